@@ -1,0 +1,9 @@
+//! devstack brings up a whole local Kubernetes environment with one command and cleans it up without a trace.
+//!
+//! The library holds everything but argument parsing and rendering of a terminal; `main.rs` is a thin shell.
+//! Dependencies point one way: `cli → executor → step → {cluster, kube, image, access, check} → ports`.
+
+pub mod assets;
+pub mod context;
+pub mod event;
+pub mod ports;

@@ -1,0 +1,3 @@
+//! Parse, build the context, run, map the error to an exit code.
+
+fn main() {}

@@ -1,0 +1,144 @@
+//! Small files on the host: journals, secrets, kubeconfigs, the hosts file.
+//!
+//! Blobs and archives do not go through this port; they are streamed by `oci`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Reads and writes small files. Writes are atomic (write to a neighbour, fsync, rename, fsync the directory).
+pub trait HostFs: Send + Sync {
+    /// The whole file, or `None` where it does not exist.
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces the file; `mode` is the permission bits on Unix, such as `0o600`.
+    ///
+    /// Where the file exists and cannot be replaced by a rename (a bind mount, as in containers' `/etc/hosts`), it
+    /// is written in place.
+    fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
+    /// Appends and syncs; creates the file with mode `0600`.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Removes a file; a missing one is no error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all in it; a missing one is no error.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory and its parents, owner-only (`0700`).
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted; empty where it does not exist.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The machine's own file system.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RealFs;
+
+impl RealFs {
+    fn sync_parent(path: &Path) -> io::Result<()> {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+
+    fn options(mode: u32) -> std::fs::OpenOptions {
+        let mut options = std::fs::OpenOptions::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(mode);
+        }
+        #[cfg(not(unix))]
+        let _ = mode;
+        options
+    }
+
+    fn neighbour(path: &Path) -> PathBuf {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".devstack-{}", std::process::id()));
+        path.with_file_name(name)
+    }
+
+    fn replace(path: &Path, neighbour: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let mut file = Self::options(mode).write(true).create(true).truncate(true).open(neighbour)?;
+        file.write_all(bytes)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        }
+        file.sync_all()?;
+        std::fs::rename(neighbour, path)
+    }
+}
+
+impl HostFs for RealFs {
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let neighbour = Self::neighbour(path);
+        match Self::replace(path, &neighbour, bytes, mode) {
+            Ok(()) => Self::sync_parent(path),
+            Err(error) => {
+                let _ = std::fs::remove_file(&neighbour);
+                // EBUSY: the path is a mount point, which a rename cannot replace.
+                if error.kind() != io::ErrorKind::ResourceBusy {
+                    return Err(error);
+                }
+                let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(path)?;
+                file.write_all(bytes)?;
+                file.sync_all()
+            }
+        }
+    }
+
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let existed = path.exists();
+        let mut file = Self::options(0o600).append(true).create(true).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        if existed { Ok(()) } else { Self::sync_parent(path) }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        ignore_missing(std::fs::remove_file(path))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        ignore_missing(std::fs::remove_dir_all(path))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(0o700);
+        }
+        builder.create(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
