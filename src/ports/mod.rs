@@ -1,6 +1,7 @@
 //! The only traits of devstack: where it touches the world. Each has a real implementation and a stateful fake.
 
 pub mod clock;
+pub mod docker;
 pub mod engine;
 pub mod hostfs;
 pub mod kube;
