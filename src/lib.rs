@@ -6,4 +6,5 @@
 pub mod assets;
 pub mod context;
 pub mod event;
+pub mod kube;
 pub mod ports;

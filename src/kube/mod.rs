@@ -1,0 +1,3 @@
+//! The cluster as devstack uses it: the [`crate::ports::Kube`] port over kube-rs, and readiness.
+
+pub mod client;
