@@ -8,3 +8,4 @@ pub mod context;
 pub mod event;
 pub mod kube;
 pub mod ports;
+pub mod yaml;
