@@ -7,5 +7,6 @@ pub mod assets;
 pub mod context;
 pub mod event;
 pub mod kube;
+pub mod oci;
 pub mod ports;
 pub mod yaml;

@@ -1,0 +1,9 @@
+//! Image archives: one tar with everything an engine or containerd needs to load images.
+
+mod export;
+mod import;
+mod pipe;
+
+pub use export::{ArchiveFormat, export};
+pub use import::{import, import_reader};
+pub use pipe::{StreamReader, stream_of};

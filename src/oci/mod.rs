@@ -1,0 +1,15 @@
+//! Images as OCI defines them: blobs in a content-addressed store, deterministic layers, archives.
+
+pub mod archive;
+mod assemble;
+mod error;
+mod layer;
+mod store;
+mod types;
+
+pub use archive::ArchiveFormat;
+pub use assemble::{ImageSpec, assemble};
+pub use error::OciError;
+pub use layer::{Entry, Layer, Source};
+pub use store::{BlobWriter, Freed, Store, StoredImage};
+pub use types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, RunConfig, media};
