@@ -8,5 +8,6 @@ pub mod context;
 pub mod event;
 pub mod kube;
 pub mod oci;
+pub mod facts;
 pub mod ports;
 pub mod yaml;

@@ -1,0 +1,20 @@
+//! Facts: what was read about the laptop, the engine and the nodes. Data only; decisions are functions over it.
+//!
+//! Facts are printed by `devstack facts` and loaded again by `--facts FILE`, so every decision can be shown and tested
+//! for machines that are not at hand.
+
+mod cpu;
+#[cfg(test)]
+mod decisions;
+mod engine;
+mod file;
+mod host;
+mod machine;
+mod node;
+
+pub use cpu::{CpuFacts, CpuLevel, ParseCpuLevelError, level_of_cpuinfo};
+pub use engine::{EngineFacts, EngineKind, Reachability, measure_cpu, reachable};
+pub use file::{Facts, FactsError, parse};
+pub use host::{CapSet, Disk, DockerGroup, HostFacts, Inotify, Wsl};
+pub use machine::Machine;
+pub use node::{NodeFacts, lowest_level, read_node};
