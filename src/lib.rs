@@ -6,8 +6,8 @@
 pub mod assets;
 pub mod context;
 pub mod event;
+pub mod facts;
 pub mod kube;
 pub mod oci;
-pub mod facts;
 pub mod ports;
 pub mod yaml;
