@@ -7,6 +7,7 @@ pub mod assets;
 pub mod context;
 pub mod event;
 pub mod facts;
+pub mod image;
 pub mod kube;
 pub mod oci;
 pub mod ports;

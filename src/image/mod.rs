@@ -1,0 +1,24 @@
+//! Images: which one a role takes, where it is, and how it gets into devstack's store.
+//!
+//! The catalog (`profiles/catalog`) says what may be taken, [`Availability`] says what is where, and [`resolve`]
+//! combines the two without asking anybody.
+
+mod availability;
+mod candidate;
+mod catalog;
+mod choice;
+mod kubernetes;
+mod mirror;
+mod reference;
+mod registry;
+mod resolve;
+
+pub use availability::{Availability, InEngine, RecipeState, Remote, Stored};
+pub use candidate::{Request, Target};
+pub use catalog::{Catalog, CatalogError};
+pub use choice::{Choice, Obstacle, Rejected, Source};
+pub use kubernetes::{KubeRange, KubeVersion};
+pub use mirror::{MirrorError, Mirrors, config_file};
+pub use reference::{NotAReference, Reference};
+pub use registry::RegistryError;
+pub use resolve::{Unresolvable, UnresolvedRole, keep_recorded, resolve};
