@@ -11,4 +11,5 @@ pub mod image;
 pub mod kube;
 pub mod oci;
 pub mod ports;
+pub mod profile;
 pub mod yaml;

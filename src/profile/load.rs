@@ -1,0 +1,425 @@
+//! From a source and settings to a [`Resolved`] profile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::yaml::YamlError;
+
+use super::component::{self, Draft};
+use super::condition;
+use super::error::ProfileError;
+use super::merge::{self, Merged, Written};
+use super::order;
+use super::parameter::{self, Base, Setting};
+use super::resolved::{Resolved, ResolvedCluster, ResolvedRoute, plain};
+use super::schema::{Parameter, ParameterType, Route};
+use super::scope::{Scope, SubstituteError};
+use super::source::{Library, Origin, Place, ProfileSource, builtin_names, is_name};
+use super::world::{Bindings, Env, World, cluster_value};
+
+/// The most nodes of one environment.
+const MAX_NODES: u64 = 9;
+
+/// What to load.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The profile.
+    pub source: &'a ProfileSource,
+    /// `--set`, in the order given; a later one wins.
+    pub settings: &'a [Setting],
+    /// `--nodes`.
+    pub nodes: Option<u8>,
+    /// What `${facts.…}` reads, such as `{"reachable": true}`. Without it facts count as known later.
+    pub facts: Option<&'a Value>,
+    /// Where relative paths of settings begin.
+    pub cwd: &'a Path,
+    /// Whether only the files are checked: parameters without a default get a stand-in.
+    pub check_only: bool,
+}
+
+/// The built-in profiles as name and summary, sorted by name.
+pub fn builtins(library: Library<'_>) -> Vec<(String, String)> {
+    let summary = |name: &String| {
+        let merged = merge::read(&library, &ProfileSource::Builtin(name.clone()), &mut Vec::new());
+        merged.map(|merged| merged.summary).unwrap_or_default()
+    };
+    builtin_names().into_iter().map(|name| (name.clone(), summary(&name))).collect()
+}
+
+/// Loads a profile with its components and checks all of it.
+///
+/// # Errors
+/// [`ProfileError`]; of mistakes in files all that were found are given at once.
+pub fn load(library: Library<'_>, request: &Request<'_>) -> Result<Resolved, ProfileError> {
+    let mut problems = Vec::new();
+    let merged = merge::read(&library, request.source, &mut problems)?;
+    let mut loader = Loader { library, request, merged: &merged, problems, world: World::default() };
+    let (own, of_components) = loader.split_settings()?;
+    loader.parameters(&own)?;
+    loader.world.profile.clone_from(&merged.name);
+    loader.world.facts = request.facts.cloned();
+    loader.world.routes = merged.routes.iter().map(|route| route.value.name.clone()).collect();
+    let cluster = loader.cluster();
+    loader.world.cluster = Some(cluster_value(cluster.nodes, &cluster.kubernetes));
+    let drafts = loader.components(&of_components)?;
+    let routes = loader.routes();
+    loader.check_verify();
+    for draft in &drafts {
+        draft.check(&loader.world, &mut loader.problems);
+    }
+    if !loader.problems.is_empty() {
+        let mut problems = loader.problems;
+        let mut seen = BTreeSet::new();
+        problems.retain(|problem| seen.insert(problem.to_string()));
+        return Err(ProfileError::Invalid { problems });
+    }
+    let secret = |name: &String| {
+        merged.parameters.get(name).is_some_and(|parameter| parameter.value.kind == Some(ParameterType::Secret))
+    };
+    let parameters = loader.world.parameters.iter().filter(|(name, _)| !secret(name));
+    let parameters = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let world = Arc::new(loader.world);
+    Ok(Resolved {
+        name: merged.name.clone(),
+        summary: merged.summary.clone(),
+        parameters,
+        cluster,
+        components: drafts.into_iter().map(|draft| draft.finish(&world)).collect(),
+        off: world.off.clone(),
+        routes,
+        verify: merged
+            .verify
+            .iter()
+            .map(|verify| {
+                let at = verify.origin.problem("");
+                (verify.value.clone(), format!("{}:{}", at.source_name, at.line))
+            })
+            .collect(),
+        world,
+    })
+}
+
+struct Loader<'a> {
+    library: Library<'a>,
+    request: &'a Request<'a>,
+    merged: &'a Merged,
+    problems: Vec<YamlError>,
+    world: World,
+}
+
+type Settings<'a> = BTreeMap<&'a str, &'a str>;
+
+impl<'a> Loader<'a> {
+    /// The settings of the profile's own parameters, and those of each component.
+    fn split_settings(&self) -> Result<(Settings<'a>, BTreeMap<&'a str, Settings<'a>>), ProfileError> {
+        let mut own = Settings::new();
+        let mut of_components: BTreeMap<&str, Settings<'_>> = BTreeMap::new();
+        for Setting { name, value } in self.request.settings {
+            if self.merged.parameters.contains_key(name) {
+                own.insert(name, value);
+                continue;
+            }
+            let instances = self.merged.components.iter().map(|used| &*used.instance);
+            match name.split_once('.') {
+                Some((instance, parameter)) if instances.clone().any(|known| known == instance) => {
+                    of_components.entry(instance).or_default().insert(parameter, value);
+                }
+                Some((instance, _)) => {
+                    return Err(setting(name, parameter::unknown("component", instance, instances)));
+                }
+                None => {
+                    let known = self.merged.parameters.keys().map(String::as_str);
+                    return Err(setting(name, parameter::unknown("parameter", name, known)));
+                }
+            }
+        }
+        Ok((own, of_components))
+    }
+
+    fn parameters(&mut self, settings: &Settings<'_>) -> Result<(), ProfileError> {
+        for (name, parameter) in &self.merged.parameters {
+            let value = match (settings.get(&**name), &parameter.value.default) {
+                (Some(text), _) => set(name, &parameter.value, text, self.request.cwd)?,
+                (None, Some(default)) => {
+                    let mut mistakes = Vec::new();
+                    let at = base(&parameter.place);
+                    let value = parameter::check(&parameter.value, default, at, false, &mut Vec::new(), &mut mistakes);
+                    for (path, message) in mistakes {
+                        self.problems.push(parameter.origin.below(&["default"]).below(&path).problem(message));
+                    }
+                    value
+                }
+                (None, None) if self.request.check_only => stand_in(&parameter.value),
+                (None, None) => {
+                    return Err(ProfileError::Unset {
+                        profile: self.merged.name.clone(),
+                        name: name.clone(),
+                        help: parameter.value.help.clone(),
+                    });
+                }
+            };
+            self.world.parameters.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+
+    fn cluster(&mut self) -> ResolvedCluster {
+        let mut nodes = 1;
+        if let Some(written) = &self.merged.nodes {
+            match self.known(&written.value, &written.origin) {
+                Some(value) => match value.as_u64().filter(|count| (1..=MAX_NODES).contains(count)) {
+                    Some(count) => nodes = count,
+                    None => self.problems.push(
+                        written.origin.problem(format!("expected a whole number from 1 to {MAX_NODES}, found {value}")),
+                    ),
+                },
+                None => nodes = 1,
+            }
+        }
+        let nodes = self.request.nodes.unwrap_or(u8::try_from(nodes).unwrap_or(1));
+        let mut kubernetes = "auto".to_owned();
+        if let Some(written) = &self.merged.kubernetes
+            && let Some(value) = self.text(&written.value, &written.origin)
+        {
+            kubernetes = value;
+            if kubernetes != "auto" && version(&kubernetes).is_none() {
+                let message = format!("expected auto or a version such as 1.34, found `{kubernetes}`");
+                self.problems.push(written.origin.problem(message));
+            }
+        }
+        ResolvedCluster { nodes, kubernetes, labels: self.merged.node_labels.clone() }
+    }
+
+    fn components(&mut self, settings: &BTreeMap<&str, Settings<'_>>) -> Result<Vec<Draft>, ProfileError> {
+        let mut drafts = BTreeMap::new();
+        let mut names = Vec::new();
+        for used in &self.merged.components {
+            let Some((file, place)) = self.library.component(&used.component, &self.merged.places)? else {
+                let known = Library::component_names();
+                let message = parameter::unknown("component", &used.component, known.iter().map(String::as_str));
+                self.problems.push(used.origin.below(&["use"]).problem(message));
+                continue;
+            };
+            let Some(draft) = Draft::read(&self.library, used, &file, place, &mut self.problems)? else { continue };
+            let none = Bindings::new();
+            let late = Scope::new();
+            let when = used.when.as_ref();
+            let env = Env::new(&self.world, None, &none, &late);
+            match condition::holds(when.map(|when| &when.value), env) {
+                Ok(Some(false)) => {
+                    self.world.off.insert(used.instance.clone());
+                    continue;
+                }
+                Ok(Some(true) | None) => {}
+                Err(error) => {
+                    let origin = when.map_or(&used.origin, |when| &when.origin);
+                    self.problems.push(origin.problem(error.to_string()));
+                }
+            }
+            self.world.components.insert(used.instance.clone(), draft.frame());
+            names.push(used.instance.clone());
+            drafts.insert(used.instance.clone(), draft);
+        }
+        let requires = self.requirements(&mut drafts);
+        let sorted = match order::sort(&names, &requires) {
+            Ok(sorted) => sorted,
+            Err(circle) => {
+                let message = format!("components require one another in a circle: {}", circle.join(" → "));
+                let used = self.merged.components.iter().find(|used| used.instance == circle[0]);
+                self.problems.extend(used.map(|used| used.origin.problem(message)));
+                names
+            }
+        };
+        let mut made = Vec::new();
+        for name in sorted {
+            let (Some(mut draft), Some(used)) =
+                (drafts.remove(&name), self.merged.components.iter().find(|used| used.instance == name))
+            else {
+                continue;
+            };
+            let settings = settings.get(&*name).cloned().unwrap_or_default();
+            let surroundings = component::Surroundings { request: self.request, used, settings: &settings };
+            draft.fill(&surroundings, &mut self.world, &mut self.problems)?;
+            made.push(draft);
+        }
+        Ok(made)
+    }
+
+    /// What each component comes after: what it requires, and what the values given to it refer to.
+    fn requirements(&mut self, drafts: &mut BTreeMap<String, Draft>) -> BTreeMap<String, BTreeSet<String>> {
+        let providers: BTreeMap<String, Vec<String>> =
+            drafts.iter().map(|(name, draft)| (name.clone(), draft.provides().map(str::to_owned).collect())).collect();
+        let mut all = BTreeMap::new();
+        for (name, draft) in drafts.iter_mut() {
+            let mut before = BTreeSet::new();
+            for (index, required) in draft.file.requires.iter().enumerate() {
+                let provided: Vec<_> = providers
+                    .iter()
+                    .filter(|(other, abilities)| *other != name && abilities.contains(required))
+                    .map(|(other, _)| other.clone())
+                    .collect();
+                if provided.is_empty() {
+                    let off = if self.world.off.contains(required) { " (it is switched off here)" } else { "" };
+                    let used = self.merged.components.iter().find(|used| used.instance == *name);
+                    let at = draft.origin.below(&["requires", &index.to_string()]).problem("");
+                    self.problems.extend(used.map(|used| {
+                        used.origin.problem(format!(
+                            "`{name}` requires `{required}` and nothing in the profile provides it{off} \
+                             (said in {}:{})",
+                            at.source_name, at.line
+                        ))
+                    }));
+                }
+                before.extend(provided);
+            }
+            let used = self.merged.components.iter().find(|used| used.instance == *name);
+            for value in used.iter().flat_map(|used| used.with.values()) {
+                let heads = super::template::references(&value.value);
+                let heads = heads.iter().filter_map(|reference| reference.split(['.', '[']).next());
+                before.extend(heads.filter(|head| *head != name && providers.contains_key(*head)).map(str::to_owned));
+            }
+            draft.requires.clone_from(&before);
+            all.insert(name.clone(), before);
+        }
+        all
+    }
+
+    fn routes(&mut self) -> Vec<ResolvedRoute> {
+        self.merged.routes.iter().filter_map(|route| self.route(route)).collect()
+    }
+
+    fn route(&mut self, written: &Written<Route>) -> Option<ResolvedRoute> {
+        let Written { value: route, origin, .. } = written;
+        let host = self.text(&route.host, &origin.below(&["host"]));
+        let service = self.text(&route.service, &origin.below(&["service"]));
+        let path = self.text(route.path.as_deref().unwrap_or("/"), &origin.below(&["path"]));
+        let port = self.known(&route.port, &origin.below(&["port"]));
+        let (host, service, path, port) = (host?, service?, path?, port?);
+        if !host.split('.').all(is_name) {
+            self.problems.push(origin.below(&["host"]).problem(format!("`{host}` is no host name")));
+        }
+        let named = service.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
+        if named.is_none() {
+            let message = format!("expected a service as namespace/name, found `{service}`");
+            self.problems.push(origin.below(&["service"]).problem(message));
+        }
+        let number = port.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+        if number.is_none() {
+            let message = format!("expected a port from 1 to 65535, found {port}");
+            self.problems.push(origin.below(&["port"]).problem(message));
+        }
+        if !path.starts_with('/') {
+            self.problems.push(origin.below(&["path"]).problem(format!("`{path}` does not begin with /")));
+        }
+        let (namespace, service) = named?;
+        Some(ResolvedRoute {
+            name: route.name.clone(),
+            host,
+            namespace: namespace.to_owned(),
+            service: service.to_owned(),
+            port: number?,
+            path,
+        })
+    }
+
+    fn check_verify(&mut self) {
+        for Written { value: verify, origin, .. } in &self.merged.verify {
+            let texts = [
+                ("get", Some(&verify.get)),
+                ("sha256", verify.sha256.as_ref()),
+                ("contains", verify.contains.as_ref()),
+            ];
+            for (key, text) in texts {
+                let Some(text) = text else { continue };
+                let at = origin.below(&[key]);
+                let known = self.known(&Value::String(text.clone()), &at).map(plain);
+                match (key, known) {
+                    ("get", Some(url)) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                        self.problems.push(at.problem(format!("expected a URL, found `{url}`")));
+                    }
+                    ("sha256", Some(sum)) if sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                        self.problems.push(at.problem(format!("expected 64 hexadecimal digits, found `{sum}`")));
+                    }
+                    _ => {}
+                }
+            }
+            if !(100..=599).contains(&verify.status) {
+                let message = format!("expected an HTTP status, found {}", verify.status);
+                self.problems.push(origin.below(&["status"]).problem(message));
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str, origin: &Origin) -> Option<String> {
+        self.known(&Value::String(text.to_owned()), origin).map(plain)
+    }
+
+    /// A value of the profile; `None` where it is late, or wrong (then the problem is noted).
+    fn known(&mut self, value: &Value, origin: &Origin) -> Option<Value> {
+        let (none, late) = (Bindings::new(), Scope::new());
+        match Env::new(&self.world, None, &none, &late).known(value) {
+            Ok(value) => value,
+            Err(error) => {
+                self.problems.push(problem(origin, &error));
+                None
+            }
+        }
+    }
+}
+
+/// A substitution's failure at its place in a file.
+pub(super) fn problem(origin: &Origin, error: &SubstituteError) -> YamlError {
+    origin.below(error.path()).problem(error.to_string())
+}
+
+/// Where relative paths of a file begin.
+pub(super) fn base(place: &Place) -> Base<'_> {
+    match place {
+        Place::Builtin(_) => Base::Binary,
+        Place::Host(dir) => Base::Dir(dir),
+    }
+}
+
+/// A `--set` value in its final form.
+pub(super) fn set(name: &str, parameter: &Parameter, text: &str, cwd: &Path) -> Result<Value, ProfileError> {
+    let value = parameter::from_text(parameter, text).map_err(|reason| setting(name, reason))?;
+    let mut mistakes = Vec::new();
+    let value = parameter::check(parameter, &value, Base::Dir(cwd), false, &mut Vec::new(), &mut mistakes);
+    match mistakes.into_iter().next() {
+        None => Ok(value),
+        Some((path, reason)) if path.is_empty() => Err(setting(name, reason)),
+        Some((path, reason)) => Err(setting(name, format!("{}: {reason}", path.join(".")))),
+    }
+}
+
+pub(super) fn setting(name: &str, reason: impl Into<String>) -> ProfileError {
+    ProfileError::Setting { setting: name.to_owned(), reason: reason.into() }
+}
+
+/// A value of the parameter's type, for checking files whose parameters nobody has set.
+pub(super) fn stand_in(parameter: &Parameter) -> Value {
+    if let Some(value) = parameter.values.as_ref().and_then(|values| values.first()) {
+        return value.clone();
+    }
+    match parameter.kind.unwrap_or(ParameterType::String) {
+        ParameterType::Integer => json!(parameter.min.or(parameter.max).unwrap_or(1)),
+        ParameterType::Boolean => json!(true),
+        ParameterType::Path => json!("builtin:site.gif"),
+        ParameterType::String | ParameterType::Hostname | ParameterType::Secret => json!("example"),
+        ParameterType::List => json!([]),
+        ParameterType::Object => json!({}),
+    }
+}
+
+/// Major and minor of `1.34` or `1.34.2`.
+pub(super) fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.strip_prefix('v').unwrap_or(text).split('.').map(|part| part.parse::<u32>().ok());
+    let (major, minor) = (parts.next()??, parts.next()??);
+    match (parts.next(), parts.next()) {
+        (None | Some(Some(_)), None) => Some((major, minor)),
+        _ => None,
+    }
+}

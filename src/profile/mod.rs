@@ -1,0 +1,35 @@
+//! Profiles and components: their format, where they are found, parameters, references and what they resolve to.
+//!
+//! [`load`] turns a [`ProfileSource`] and settings into a [`Resolved`] profile: everything that can be known before a
+//! cluster exists is checked, and what cannot (`${network.pool}`, `${routes.site.url}`, generated credentials) stays a
+//! reference of a known name until a step renders it with a [`Scope`]. The format is described in `docs/profiles.md`.
+
+mod component;
+mod condition;
+mod content;
+mod document;
+mod error;
+mod fill;
+
+mod load;
+mod merge;
+mod order;
+mod parameter;
+mod render;
+mod resolved;
+pub mod schema;
+mod scope;
+mod source;
+mod template;
+mod world;
+
+pub use error::ProfileError;
+pub use load::{Request, builtins, load};
+pub use parameter::Setting;
+pub use resolved::{
+    ContentSource, ContentSpec, ManifestTemplate, Ready, ReadyKind, Resolved, ResolvedCluster, ResolvedComponent,
+    ResolvedRoute, Verification,
+};
+pub use scope::{Scope, SubstituteError, substitute};
+pub use source::{Library, ProfileSource};
+pub use template::references;
