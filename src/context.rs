@@ -10,6 +10,7 @@ use crate::event::EventSink;
 use crate::ports::clock::SystemClock;
 use crate::ports::hostfs::RealFs;
 use crate::ports::{Clock, HostFs};
+use crate::redact::Redactor;
 
 /// The environment variables of the process, read once; logic looks here and never at `std::env`.
 #[derive(Debug, Clone, Default)]
@@ -89,6 +90,8 @@ pub struct Context {
     pub vars: Vars,
     /// Where events go.
     pub events: EventSink,
+    /// Where secret values are registered, so that no event or message shows them.
+    pub redactor: Redactor,
     /// Fires on Ctrl-C and SIGTERM.
     pub cancel: CancellationToken,
     /// Small files.
@@ -106,6 +109,7 @@ impl Context {
             dirs,
             vars,
             events,
+            redactor: Redactor::default(),
             cancel: CancellationToken::new(),
             fs: Arc::new(RealFs),
             clock: Arc::new(SystemClock),

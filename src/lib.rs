@@ -4,7 +4,9 @@
 //! Dependencies point one way: `cli → executor → step → {cluster, kube, image, access, check} → ports`.
 
 pub mod assets;
+pub mod cli;
 pub mod context;
+pub mod error;
 pub mod event;
 pub mod facts;
 pub mod image;
@@ -12,4 +14,6 @@ pub mod kube;
 pub mod oci;
 pub mod ports;
 pub mod profile;
+pub mod redact;
+pub mod ui;
 pub mod yaml;

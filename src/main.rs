@@ -1,3 +1,5 @@
 //! Parse, build the context, run, map the error to an exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    devstack::cli::main().into()
+}

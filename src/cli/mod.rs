@@ -1,0 +1,57 @@
+//! The command line: one file per verb, no logic that a test would want.
+//!
+//! A verb is a file with `Args` and `run(&Session, &Args) -> Result<ExitCode, Failure>`, a variant of [`Command`],
+//! and a line in [`Command::changes`] and [`Command::run`].
+
+pub mod completions;
+pub mod man;
+pub mod root;
+pub mod session;
+pub mod values;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Subcommand};
+
+use crate::error::{ExitCode, Failure};
+pub use root::{Cli, Global};
+pub use session::Session;
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the manual page, or write all of them to a directory
+    Man(man::Args),
+}
+
+impl Command {
+    /// Whether the verb, as it was called, changes anything. Such a run has a log, and an interruption lets it end
+    /// what it does; another run is simply dropped.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+
+    /// Runs the verb. Verbs that wait for anything are futures and go through [`Session::block_on`].
+    ///
+    /// # Errors
+    /// Whatever the verb fails with.
+    pub fn run(&self, session: &Session) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Completions(args) => completions::run(session, args),
+            Self::Man(args) => man::run(session, args),
+        }
+    }
+}
+
+/// Parses the process's arguments and runs the verb.
+pub fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    let command = Cli::command().color(root::color_choice(&args));
+    let cli = match command.try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return root::refuse(&error, &args),
+    };
+    session::run(&cli)
+}
