@@ -10,6 +10,8 @@ mod tree;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::error::{Advise, ExitCode};
+
 pub use explain::did_you_mean;
 pub use tree::{Entry, Marked, MarkedKind, Place};
 
@@ -41,12 +43,22 @@ impl YamlError {
         }
     }
 
-    /// What to do: look at the line that is meant.
-    pub fn hint(&self) -> Option<String> {
+    /// The line that is meant, with a caret below the column; `None` where there is nothing to show.
+    pub fn excerpt(&self) -> Option<String> {
         let line = self.snippet.as_deref().filter(|line| !line.trim().is_empty())?;
         let gutter = self.line.to_string();
         let caret = " ".repeat(self.column.saturating_sub(1));
         Some(format!("{gutter} | {line}\n{} | {caret}^", " ".repeat(gutter.len())))
+    }
+}
+
+impl Advise for YamlError {
+    fn hint(&self) -> Option<String> {
+        self.excerpt()
+    }
+
+    fn exit(&self) -> ExitCode {
+        ExitCode::Usage
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::error::{Advise, ExitCode};
 use crate::yaml::{YamlError, did_you_mean};
 
 use super::scope::SubstituteError;
@@ -76,9 +77,10 @@ impl ProfileError {
     pub(super) fn unknown(name: &str, known: Vec<String>) -> Self {
         Self::Unknown { name: name.to_owned(), known }
     }
+}
 
-    /// What to do next.
-    pub fn hint(&self) -> Option<String> {
+impl Advise for ProfileError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { known, .. } => Some(format!(
                 "built in: {}; a file or directory is given as a path, such as ./devstack.yaml",
@@ -87,7 +89,14 @@ impl ProfileError {
             Self::Missing { .. } | Self::Unreadable { .. } | Self::Render { .. } => None,
             Self::Setting { .. } => Some("devstack profile show PROFILE lists the parameters".to_owned()),
             Self::Unset { name, .. } => Some(format!("give it with --set {name}=VALUE")),
-            Self::Invalid { problems } => problems.first().and_then(YamlError::hint),
+            Self::Invalid { problems } => problems.first().and_then(YamlError::excerpt),
+        }
+    }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Render { .. } => ExitCode::Failed,
+            _ => ExitCode::Usage,
         }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::ports::HostFs;
+use crate::ports::hostfs::RealFs;
 use crate::yaml::YamlError;
 
 use super::component::{self, Draft};
@@ -13,7 +15,7 @@ use super::condition;
 use super::error::ProfileError;
 use super::merge::{self, Merged, Written};
 use super::order;
-use super::parameter::{self, Base, Setting};
+use super::parameter::{self, Base};
 use super::resolved::{Resolved, ResolvedCluster, ResolvedRoute, plain};
 use super::schema::{Parameter, ParameterType, Route};
 use super::scope::{Scope, SubstituteError};
@@ -24,24 +26,39 @@ use super::world::{Bindings, Env, World, cluster_value};
 const MAX_NODES: u64 = 9;
 
 /// What to load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The profile.
     pub source: &'a ProfileSource,
-    /// `--set`, in the order given; a later one wins.
-    pub settings: &'a [Setting],
+    /// `--set` as name and value, in the order given; a later one wins.
+    pub settings: &'a [(String, String)],
     /// `--nodes`.
     pub nodes: Option<u8>,
     /// What `${facts.…}` reads, such as `{"reachable": true}`. Without it facts count as known later.
     pub facts: Option<&'a Value>,
-    /// Where relative paths of settings begin.
+    /// Where relative paths of settings begin; `.` is the working directory.
     pub cwd: &'a Path,
+    /// The host's files.
+    pub fs: &'a dyn HostFs,
     /// Whether only the files are checked: parameters without a default get a stand-in.
     pub check_only: bool,
 }
 
+impl<'a> Request<'a> {
+    /// A profile of this machine with settings and facts.
+    pub fn new(source: &'a ProfileSource, settings: &'a [(String, String)], facts: &'a Value) -> Self {
+        Self { source, settings, nodes: None, facts: Some(facts), cwd: Path::new("."), fs: &RealFs, check_only: false }
+    }
+
+    /// Only the files of a profile: no settings, no facts.
+    pub fn of_files(source: &'a ProfileSource) -> Self {
+        Self { source, settings: &[], nodes: None, facts: None, cwd: Path::new("."), fs: &RealFs, check_only: true }
+    }
+}
+
 /// The built-in profiles as name and summary, sorted by name.
-pub fn builtins(library: Library<'_>) -> Vec<(String, String)> {
+pub fn builtins() -> Vec<(String, String)> {
+    let library = Library { fs: &RealFs };
     let summary = |name: &String| {
         let merged = merge::read(&library, &ProfileSource::Builtin(name.clone()), &mut Vec::new());
         merged.map(|merged| merged.summary).unwrap_or_default()
@@ -53,7 +70,8 @@ pub fn builtins(library: Library<'_>) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// [`ProfileError`]; of mistakes in files all that were found are given at once.
-pub fn load(library: Library<'_>, request: &Request<'_>) -> Result<Resolved, ProfileError> {
+pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
+    let library = Library { fs: request.fs };
     let mut problems = Vec::new();
     let merged = merge::read(&library, request.source, &mut problems)?;
     let mut loader = Loader { library, request, merged: &merged, problems, world: World::default() };
@@ -117,7 +135,7 @@ impl<'a> Loader<'a> {
     fn split_settings(&self) -> Result<(Settings<'a>, BTreeMap<&'a str, Settings<'a>>), ProfileError> {
         let mut own = Settings::new();
         let mut of_components: BTreeMap<&str, Settings<'_>> = BTreeMap::new();
-        for Setting { name, value } in self.request.settings {
+        for (name, value) in self.request.settings {
             if self.merged.parameters.contains_key(name) {
                 own.insert(name, value);
                 continue;

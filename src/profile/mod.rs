@@ -25,11 +25,11 @@ mod world;
 
 pub use error::ProfileError;
 pub use load::{Request, builtins, load};
-pub use parameter::Setting;
+pub use parameter::parse_setting;
 pub use resolved::{
     ContentSource, ContentSpec, ManifestTemplate, Ready, ReadyKind, Resolved, ResolvedCluster, ResolvedComponent,
     ResolvedRoute, Verification,
 };
 pub use scope::{Scope, SubstituteError, substitute};
-pub use source::{Library, ProfileSource};
+pub use source::ProfileSource;
 pub use template::references;

@@ -10,25 +10,14 @@ use crate::yaml::{self, did_you_mean};
 
 use super::schema::{Parameter, ParameterType};
 
-/// One `--set NAME=VALUE` or `--set COMPONENT.NAME=VALUE`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// What is left of the first `=`.
-    pub name: String,
-    /// What is right of it.
-    pub value: String,
-}
-
-impl std::str::FromStr for Setting {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => {
-                Ok(Self { name: name.trim().to_owned(), value: value.to_owned() })
-            }
-            _ => Err(format!("`{text}` is not NAME=VALUE")),
-        }
+/// Cuts a `--set NAME=VALUE` or `--set COMPONENT.NAME=VALUE` at its first `=`.
+///
+/// # Errors
+/// What is wrong, as a fragment.
+pub fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not NAME=VALUE")),
     }
 }
 

@@ -40,7 +40,8 @@ const ENVIRONMENT_LABEL: &str = "dev.devstack.environment";
 const COMPONENT_LABEL: &str = "dev.devstack.component";
 
 impl ResolvedComponent {
-    /// The objects to apply, wave after wave, ready for the API server. Empty waves are left out.
+    /// The objects to apply, wave after wave, ready for the API server. Empty waves are left out; namespaces are a wave
+    /// of their own before all others.
     ///
     /// # Errors
     /// [`ProfileError::Render`] where the scope lacks a value that an object needs.
@@ -79,11 +80,17 @@ impl ResolvedComponent {
             return waves;
         }
         let cluster_scoped = scopes(&waves);
-        let is_own = |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == self.namespace;
-        if !waves.iter().flatten().any(is_own) {
-            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}});
-            waves[0].insert(0, namespace);
+        let mut namespaces = Vec::new();
+        for wave in &mut waves {
+            let (first, rest) = std::mem::take(wave).into_iter().partition(|object| object["kind"] == "Namespace");
+            namespaces.extend::<Vec<_>>(first);
+            *wave = rest;
         }
+        if !namespaces.iter().any(|object| object["metadata"]["name"] == self.namespace) {
+            namespaces.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}));
+        }
+        waves.insert(0, namespaces);
+        waves.retain(|objects| !objects.is_empty());
         let labels = [
             ("app.kubernetes.io/managed-by", "devstack"),
             ("app.kubernetes.io/part-of", &*self.world.profile),

@@ -26,17 +26,28 @@ pub enum ProfileSource {
 }
 
 impl ProfileSource {
-    /// What a command-line argument means: a path where it looks like one or exists and is no built-in's name.
-    pub fn of(argument: &str, cwd: &Path) -> Self {
-        let path = cwd.join(argument);
+    /// What a command-line argument or a recorded source means: a path where it looks like one, or where a directory
+    /// of that name exists and no built-in is called so; otherwise a built-in's name.
+    pub fn of(argument: &str) -> Self {
+        let path = PathBuf::from(argument);
         let looks_like_path = argument.contains(['/', '\\']) || argument.starts_with('.');
-        let is_yaml = matches!(Path::new(argument).extension().and_then(|e| e.to_str()), Some("yaml" | "yml"));
+        let is_yaml = matches!(path.extension().and_then(|e| e.to_str()), Some("yaml" | "yml"));
         if path.is_dir() && (looks_like_path || builtin(argument).is_none()) {
             Self::Dir(path)
         } else if looks_like_path || is_yaml {
             Self::File(path)
         } else {
             Self::Builtin(argument.to_owned())
+        }
+    }
+
+    /// The source as a text that [`ProfileSource::of`] understands from any working directory.
+    pub fn recorded(&self) -> String {
+        match self {
+            Self::Builtin(name) => name.clone(),
+            Self::File(path) | Self::Dir(path) => {
+                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+            }
         }
     }
 }
@@ -60,9 +71,9 @@ pub(super) fn builtin_names() -> Vec<String> {
 
 /// Reads the files that profiles are made of.
 #[derive(Clone, Copy)]
-pub struct Library<'a> {
+pub(super) struct Library<'a> {
     /// The host's files.
-    pub fs: &'a dyn HostFs,
+    pub(super) fs: &'a dyn HostFs,
 }
 
 /// A directory of files: in the binary or on the host.
