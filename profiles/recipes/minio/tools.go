@@ -1,0 +1,8 @@
+//go:build tools
+
+// Package tools pins what the recipe builds.
+package tools
+
+import (
+	_ "github.com/minio/minio"
+)

@@ -1,0 +1,3 @@
+module devstack.dev/scripts/draw-gif
+
+go 1.24
