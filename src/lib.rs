@@ -5,6 +5,7 @@
 
 pub mod assets;
 pub mod cli;
+pub mod check;
 pub mod context;
 pub mod error;
 pub mod event;
