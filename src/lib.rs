@@ -4,8 +4,8 @@
 //! Dependencies point one way: `cli → executor → step → {cluster, kube, image, access, check} → ports`.
 
 pub mod assets;
-pub mod cli;
 pub mod check;
+pub mod cli;
 pub mod context;
 pub mod error;
 pub mod event;
