@@ -53,6 +53,14 @@ pub enum RegistryError {
         /// Why.
         reason: String,
     },
+    /// 5xx.
+    #[error("{host} is out of order ({status})")]
+    Unavailable {
+        /// The registry.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+    },
     /// Connected, and then nothing came for too long.
     #[error("{host} sent nothing for {seconds} s")]
     Slow {
@@ -101,7 +109,7 @@ impl RegistryError {
             Self::Unauthorized { .. } => Obstacle::Unauthorized,
             Self::RateLimited { .. } => Obstacle::RateLimited,
             Self::WrongPlatform { .. } => Obstacle::Platform,
-            Self::Unreachable { .. } => Obstacle::Unreachable,
+            Self::Unreachable { .. } | Self::Unavailable { .. } => Obstacle::Unreachable,
             Self::Slow { .. } => Obstacle::Slow,
             Self::DigestMismatch { .. } => Obstacle::Digest,
             Self::Truncated { .. } | Self::Protocol { .. } => Obstacle::Protocol,
@@ -110,11 +118,17 @@ impl RegistryError {
 
     /// Whether the same request can succeed a moment later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::RateLimited { .. } | Self::Slow { .. } | Self::Truncated { .. } | Self::Unreachable { .. })
-    }
-
-    /// Whether it concerns the whole host, so that asking it for another image is in vain.
-    pub fn concerns_host(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Slow { .. } | Self::RateLimited { .. })
+        match self {
+            Self::RateLimited { .. }
+            | Self::Slow { .. }
+            | Self::Truncated { .. }
+            | Self::Unavailable { .. }
+            | Self::Unreachable { .. } => true,
+            Self::NotFound { .. }
+            | Self::Unauthorized { .. }
+            | Self::WrongPlatform { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Protocol { .. } => false,
+        }
     }
 }
