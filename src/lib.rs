@@ -6,6 +6,7 @@
 pub mod assets;
 pub mod check;
 pub mod cli;
+pub mod build;
 pub mod context;
 pub mod error;
 pub mod event;

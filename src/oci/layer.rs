@@ -123,10 +123,9 @@ impl Layer {
         self.entries.get(path)
     }
 
-    /// Takes away a path and everything below it.
-    pub fn remove(&mut self, path: &str) {
-        let below = format!("{path}/");
-        self.entries.retain(|name, _| name != path && !name.starts_with(&below));
+    /// Keeps the entries that a function wants.
+    pub fn retain(&mut self, mut wanted: impl FnMut(&str) -> bool) {
+        self.entries.retain(|path, _| wanted(path));
     }
 
     /// Paths with their entries, sorted.
@@ -134,13 +133,13 @@ impl Layer {
         self.entries.iter().map(|(path, entry)| (path.as_str(), entry))
     }
 
-    /// Adds a directory tree of the host with its modes and owners. Device nodes, sockets and fifos are left out:
+    /// Adds what is in a directory of the host below `at` (the root when empty), with modes and owners. Device nodes, sockets and fifos are left out:
     /// engines make their own.
     ///
     /// # Errors
     /// Where the tree cannot be read, or a name is not UTF-8.
-    pub fn add_tree(&mut self, root: &Path) -> Result<(), OciError> {
-        let mut pending = vec![(root.to_path_buf(), String::new())];
+    pub fn add_tree(&mut self, root: &Path, at: &str) -> Result<(), OciError> {
+        let mut pending = vec![(root.to_path_buf(), at.trim_matches('/').to_owned())];
         while let Some((dir, at)) = pending.pop() {
             for entry in fs::read_dir(&dir).map_err(OciError::io("list", &dir))? {
                 let entry = entry.map_err(OciError::io("list", &dir))?;
@@ -293,8 +292,8 @@ mod tests {
         fs::write(dir.path().join("etc/name"), "x").unwrap();
         std::os::unix::fs::symlink("name", dir.path().join("etc/alias")).unwrap();
         let mut layer = Layer::new();
-        layer.add_tree(dir.path()).unwrap();
-        layer.remove("etc/name");
+        layer.add_tree(dir.path(), "").unwrap();
+        layer.retain(|path| path != "etc/name");
         let names: Vec<&str> = layer.entries().map(|(path, _)| path).collect();
         assert_eq!(names, ["etc", "etc/alias"]);
         assert_eq!(layer.get("etc/alias"), Some(&Entry::Symlink { target: "name".to_owned() }));

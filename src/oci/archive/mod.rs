@@ -4,6 +4,7 @@ mod export;
 mod import;
 mod pipe;
 
+pub(crate) use export::write;
 pub use export::{ArchiveFormat, export};
 pub use import::{import, import_reader};
 pub use pipe::{StreamReader, stream_of};

@@ -1,0 +1,3 @@
+module devstack.dev/recipes/pause
+
+go 1.21
