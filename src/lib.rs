@@ -4,9 +4,9 @@
 //! Dependencies point one way: `cli → executor → step → {cluster, kube, image, access, check} → ports`.
 
 pub mod assets;
+pub mod build;
 pub mod check;
 pub mod cli;
-pub mod build;
 pub mod context;
 pub mod error;
 pub mod event;

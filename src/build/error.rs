@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::{Advise, ExitCode};
 use crate::oci::{OciError, Platform};
 use crate::ports::engine::EngineError;
 use crate::ports::runner::RunError;
@@ -92,9 +93,10 @@ impl BuildError {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
+}
 
-    /// What the user can do next.
-    pub fn hint(&self) -> Option<String> {
+impl Advise for BuildError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Unknown { near, .. } => match near {
                 Some(near) => Some(format!("did you mean {near}?")),
@@ -112,6 +114,15 @@ impl BuildError {
                 Some("free disk space, for example with `devstack image prune`".to_owned())
             }
             _ => None,
+        }
+    }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Unknown { .. } => ExitCode::Usage,
+            Self::Needs { unmet, .. } if unmet.contains(&Unmet::Root) => ExitCode::Consent,
+            Self::Cancelled => ExitCode::Interrupted,
+            _ => ExitCode::Failed,
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Advise as _;
 
 fn recipes(files: &[(&str, &str, &str)]) -> Result<Recipes, BuildError> {
     let mut by_name: BTreeMap<&str, BTreeMap<String, Vec<u8>>> = BTreeMap::new();

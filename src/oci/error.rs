@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::types::Digest;
+use crate::error::Advise;
 
 /// Why an image, a blob or an archive could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -109,9 +110,10 @@ impl OciError {
         let path = path.to_path_buf();
         move |source| Self::Io { action, path, source }
     }
+}
 
-    /// What the user can do next.
-    pub fn hint(&self) -> Option<String> {
+impl Advise for OciError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Damaged { .. } | Self::Missing { .. } => {
                 Some("fetch it again; what was there before is untouched".to_owned())
