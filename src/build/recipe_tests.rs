@@ -30,7 +30,9 @@ fn the_built_in_recipes_are_valid_and_complete() {
     for id in &ids {
         recipes.input(id, &amd64()).unwrap();
     }
-    assert!(ids.contains(&Id::image("node")));
+    for name in ["node", "minio", "mc", "s3www-compat", "traefik", "metallb-controller", "metallb-speaker"] {
+        assert!(ids.contains(&Id::image(name)), "{name}");
+    }
 }
 
 #[test]
