@@ -5,16 +5,21 @@
 
 mod collect;
 mod explain;
+mod inputs;
 mod model;
 mod pod;
+mod preflight;
 mod reason;
+mod rules;
 mod signature;
 mod snapshot;
 mod workload;
 
 pub use collect::{Depth, collect};
 pub use explain::{explain, one_line};
+pub use inputs::{Asked, EngineTrouble, ImageNeed, Inputs, KubeContexts, Needs};
 pub use model::{Finding, Severity};
+pub use preflight::{CHECKS, Check, Outcome, preflight, refusal, run};
 pub use reason::{Reason, Stage};
 pub use signature::{Match, Signature, SignatureError, Signatures};
 pub use snapshot::{Selector, Snapshot};

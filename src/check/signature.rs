@@ -164,6 +164,12 @@ impl Signatures {
         matches.sort_by_key(|found| found.signature.umbrella);
         matches
     }
+
+    /// [`Signatures::diagnose`] as findings.
+    pub fn findings(&self, text: &str) -> Vec<Finding> {
+        let hopeless = |found: Match<'_>| Finding { hopeless: found.signature.hopeless, ..found.finding() };
+        self.diagnose(text).into_iter().map(hopeless).collect()
+    }
 }
 
 fn cut(line: &str) -> &str {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::{EngineFacts, Reachability, reachable};
 use super::host::{HostFacts, Wsl};
 use super::node::NodeFacts;
+use crate::error::{Advise, ExitCode};
 
 /// Everything that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +34,13 @@ pub struct FactsError {
     pub reason: String,
 }
 
-impl FactsError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
+impl Advise for FactsError {
+    fn hint(&self) -> Option<String> {
         Some("print a document of the right shape with `devstack facts -o json`".to_owned())
+    }
+
+    fn exit(&self) -> ExitCode {
+        ExitCode::Usage
     }
 }
 

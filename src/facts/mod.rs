@@ -14,6 +14,7 @@ mod node;
 
 pub use cpu::{CpuFacts, CpuLevel, ParseCpuLevelError, level_of_cpuinfo};
 pub use engine::{EngineFacts, EngineKind, Reachability, measure_cpu, reachable};
+pub(crate) use file::size;
 pub use file::{Facts, FactsError, parse};
 pub use host::{CapSet, Disk, DockerGroup, HostFacts, Inotify, Wsl};
 pub use machine::Machine;

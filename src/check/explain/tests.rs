@@ -12,6 +12,7 @@ fn at(seconds: i64) -> Snapshot {
     Snapshot { taken: Some(created + jiff::SignedDuration::from_secs(seconds)), ..Snapshot::default() }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers write literals")]
 fn pod(name: &str, status: Value) -> Value {
     let owner = name.rsplit_once('-').map_or(name, |(owner, _)| owner);
     json!({
@@ -25,6 +26,7 @@ fn pod(name: &str, status: Value) -> Value {
 }
 
 /// A pod with one container in this state.
+#[expect(clippy::needless_pass_by_value, reason = "callers write literals")]
 fn with_container(name: &str, restarts: u64, state: Value, last: Value) -> Value {
     pod(
         name,
@@ -60,6 +62,9 @@ fn event(kind: &str, name: &str, reason: &str, message: &str) -> Value {
 fn log(snapshot: &mut Snapshot, pod: &str, text: &str) {
     snapshot.logs.insert(("web".to_owned(), pod.to_owned(), "app".to_owned()), text.to_owned());
 }
+
+/// What is tested, seconds since creation, the pod, an event, a log, how the one finding begins.
+type Case = (&'static str, i64, Value, Option<Value>, Option<&'static str>, &'static str);
 
 /// `id severity hopeless | line`, one a finding.
 fn lines(snapshot: &Snapshot) -> Vec<String> {
@@ -138,7 +143,7 @@ fn one_crash_is_not_yet_hopeless() {
 fn what_each_state_means() {
     let gone = "Failed to pull image \"quay.io/minio/minio:latest\": unexpected status from HEAD request to \
                 https://quay.io/v2/minio/minio/manifests/latest: 401 UNAUTHORIZED";
-    let table: Vec<(&str, i64, Value, Option<Value>, Option<&str>, &str)> = vec![
+    let table: Vec<Case> = vec![
         (
             "a pull that was refused: the back-off hides it, the event tells",
             20,
@@ -422,9 +427,7 @@ fn one_line_for_the_component_that_waits() {
             name: name.to_owned(),
         })
     };
-    insta::assert_snapshot!(one_line(&snapshot, &owner("web")).unwrap(), @r#"
-    crashed twice, exit code 127: "Fatal glibc error: CPU does not support x86-64-v2": the node's CPU lacks x86-64-v2, which this image was built for
-    "#);
+    insta::assert_snapshot!(one_line(&snapshot, &owner("web")).unwrap(), @r#"crashed twice, exit code 127: "Fatal glibc error: CPU does not support x86-64-v2": the node's CPU lacks x86-64-v2, which this image was built for"#);
     assert_eq!(one_line(&snapshot, &owner("other")), None);
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     assert!(one_line(&snapshot, &Selector::Labels("web".to_owned(), labels)).unwrap().starts_with("crashed twice"));
