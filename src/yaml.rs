@@ -44,7 +44,7 @@ impl YamlError {
     }
 
     /// The line that is meant, with a caret below the column; `None` where there is nothing to show.
-    pub fn excerpt(&self) -> Option<String> {
+    pub fn hint(&self) -> Option<String> {
         let line = self.snippet.as_deref().filter(|line| !line.trim().is_empty())?;
         let gutter = self.line.to_string();
         let caret = " ".repeat(self.column.saturating_sub(1));
@@ -54,7 +54,7 @@ impl YamlError {
 
 impl Advise for YamlError {
     fn hint(&self) -> Option<String> {
-        self.excerpt()
+        Self::hint(self)
     }
 
     fn exit(&self) -> ExitCode {

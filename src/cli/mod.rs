@@ -5,6 +5,7 @@
 
 pub mod completions;
 pub mod man;
+pub mod profile;
 pub mod root;
 pub mod session;
 pub mod values;
@@ -22,6 +23,8 @@ pub enum Command {
     Completions(completions::Args),
     /// Print the manual page, or write all of them to a directory
     Man(man::Args),
+    /// List, show, check or draw profiles
+    Profile(profile::Args),
 }
 
 impl Command {
@@ -29,7 +32,7 @@ impl Command {
     /// what it does; another run is simply dropped.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Completions(_) | Self::Man(_) => false,
+            Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
         }
     }
 
@@ -41,6 +44,7 @@ impl Command {
         match self {
             Self::Completions(args) => completions::run(session, args),
             Self::Man(args) => man::run(session, args),
+            Self::Profile(args) => profile::run(session, args),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Draft {
     pub(super) file: ComponentFile,
     pub(super) origin: Origin,
     pub(super) requires: BTreeSet<String>,
+    /// Whether its parameters are wrong, so that what follows from them would only repeat that.
+    pub(super) wrong: bool,
     pub(super) instance: String,
     pub(super) namespace: String,
     pub(super) place: Place,
@@ -95,6 +97,7 @@ impl Draft {
         Ok(Some(Self {
             origin,
             requires: BTreeSet::new(),
+            wrong: false,
             instance: used.instance.clone(),
             namespace,
             place,
@@ -126,6 +129,9 @@ impl Draft {
 
     /// Checks manifests and outputs, whose late values stay open.
     pub(super) fn check(&self, world: &World, problems: &mut Vec<YamlError>) {
+        if self.wrong {
+            return;
+        }
         let (none, late) = (Bindings::new(), Scope::new());
         let env = Env::new(world, Some(&self.instance), &none, &late);
         for (name, template) in &self.file.outputs {

@@ -89,7 +89,7 @@ impl Advise for ProfileError {
             Self::Missing { .. } | Self::Unreadable { .. } | Self::Render { .. } => None,
             Self::Setting { .. } => Some("devstack profile show PROFILE lists the parameters".to_owned()),
             Self::Unset { name, .. } => Some(format!("give it with --set {name}=VALUE")),
-            Self::Invalid { problems } => problems.first().and_then(YamlError::excerpt),
+            Self::Invalid { problems } => problems.first().and_then(YamlError::hint),
         }
     }
 

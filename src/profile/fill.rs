@@ -26,9 +26,15 @@ impl Draft {
         world: &mut World,
         problems: &mut Vec<YamlError>,
     ) -> Result<(), ProfileError> {
+        let before = problems.len();
         let arguments = self.arguments(around, world, problems)?;
+        self.wrong = problems.len() > before;
         if let Some(frame) = world.components.get_mut(&self.instance) {
             frame.parameters = arguments;
+            frame.wrong = self.wrong;
+        }
+        if self.wrong {
+            return Ok(());
         }
         self.fill_credentials(world, problems);
         self.fill_content(world, problems);

@@ -74,6 +74,9 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     let library = Library { fs: request.fs };
     let mut problems = Vec::new();
     let merged = merge::read(&library, request.source, &mut problems)?;
+    if !problems.is_empty() {
+        return Err(ProfileError::Invalid { problems });
+    }
     let mut loader = Loader { library, request, merged: &merged, problems, world: World::default() };
     let (own, of_components) = loader.split_settings()?;
     loader.parameters(&own)?;
@@ -104,6 +107,7 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
         name: merged.name.clone(),
         summary: merged.summary.clone(),
         parameters,
+        definitions: merged.parameters.iter().map(|(name, written)| (name.clone(), written.value.clone())).collect(),
         cluster,
         components: drafts.into_iter().map(|draft| draft.finish(&world)).collect(),
         off: world.off.clone(),

@@ -10,6 +10,7 @@ mod content;
 mod document;
 mod error;
 mod fill;
+pub mod graph;
 
 mod load;
 mod merge;
@@ -19,6 +20,7 @@ mod render;
 mod resolved;
 pub mod schema;
 mod scope;
+mod show;
 mod source;
 mod template;
 mod world;
@@ -31,5 +33,9 @@ pub use resolved::{
     ResolvedRoute, Verification,
 };
 pub use scope::{Scope, SubstituteError, substitute};
+pub use show::to_json;
 pub use source::ProfileSource;
 pub use template::references;
+
+#[cfg(test)]
+mod tests;

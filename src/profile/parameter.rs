@@ -47,7 +47,8 @@ pub(super) fn check_definition(parameter: &Parameter, path: &mut Vec<String>, mi
     only_for(parameter.min.is_some(), "min", is(&[ParameterType::Integer]), "integers");
     only_for(parameter.max.is_some(), "max", is(&[ParameterType::Integer]), "integers");
     only_for(parameter.items.is_some(), "items", is(&[ParameterType::List]), "lists");
-    only_for(parameter.fields.is_some(), "fields", is(&[ParameterType::Object]), "objects");
+    let with_fields = [ParameterType::Object, ParameterType::Secret];
+    only_for(parameter.fields.is_some(), "fields", is(&with_fields), "objects and secrets");
     let texts = [ParameterType::String, ParameterType::Hostname, ParameterType::Secret];
     only_for(parameter.pattern.is_some(), "pattern", is(&texts), "texts");
     if let Some(Err(error)) = parameter.pattern.as_deref().map(whole) {
@@ -128,8 +129,8 @@ pub(super) fn check(
                 _ => {}
             }
         }
-        (ParameterType::Boolean, Value::Bool(_)) | (ParameterType::Secret, Value::Object(_)) => {}
-        (ParameterType::String | ParameterType::Secret, Value::String(_)) => {}
+        (ParameterType::Boolean, Value::Bool(_)) | (ParameterType::String, Value::String(_)) => {}
+        (ParameterType::Secret, Value::String(_)) if parameter.fields.is_none() => {}
         (ParameterType::Path, Value::String(text)) => match resolve_path(text, base) {
             Ok(text) => made = Value::String(text),
             Err(message) => wrong(message),
@@ -148,14 +149,15 @@ pub(super) fn check(
                 .collect();
             }
         }
-        (ParameterType::Object, Value::Object(fields)) => {
+        (ParameterType::Object | ParameterType::Secret, Value::Object(fields)) => {
             if let Some(known) = &parameter.fields {
                 made = check_fields(known, fields, base, template, path, mistakes);
             }
         }
         (kind, found) => {
             let found = if kind == ParameterType::Secret { kind_of(found) } else { shown(found) };
-            wrong(format!("expected {}, found {found}", words(kind)));
+            let expected = if parameter.fields.is_some() { "a mapping" } else { words(kind) };
+            wrong(format!("expected {expected}, found {found}"));
         }
     }
     if mistakes.len() > before {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::ProfileError;
-use super::schema::{KubernetesRange, Loop, Verify};
+use super::schema::{KubernetesRange, Loop, Parameter, Verify};
 use super::scope::{Scope, SubstituteError};
 use super::world::{Bindings, Env, World};
 
@@ -21,6 +21,8 @@ pub struct Resolved {
     pub summary: String,
     /// Every parameter with its value; those of type `secret` are left out.
     pub parameters: BTreeMap<String, Value>,
+    /// What the parameters take and are for.
+    pub definitions: BTreeMap<String, Parameter>,
     /// The cluster.
     pub cluster: ResolvedCluster,
     /// The components that are switched on, each after what it requires.

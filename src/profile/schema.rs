@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The version of the format.
@@ -63,7 +63,7 @@ pub struct ProfileFile {
 }
 
 /// What a parameter takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ParameterType {
     /// Text.
@@ -115,7 +115,7 @@ pub struct Parameter {
     /// What a list holds.
     #[serde(default)]
     pub items: Option<Box<Parameter>>,
-    /// What an object holds; other keys are errors.
+    /// What an object or secret holds; other keys are errors.
     #[serde(default)]
     pub fields: Option<BTreeMap<String, Parameter>>,
 }

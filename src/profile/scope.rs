@@ -146,8 +146,13 @@ impl SubstituteError {
 fn suggest(reference: &str, known: &[String]) -> String {
     match crate::yaml::did_you_mean(reference, known.iter().map(String::as_str)) {
         Some(meant) => format!(", did you mean ${{{meant}}}?"),
-        None if known.is_empty() || known.len() > 12 => String::new(),
-        None => format!(" (known: {})", known.join(", ")),
+        // A list helps where it is of names in the same place.
+        None => match reference.split_once('.') {
+            Some((head, _)) if !known.is_empty() && known.iter().all(|name| name.split('.').next() == Some(head)) => {
+                format!(" (known: {})", known.join(", "))
+            }
+            _ => String::new(),
+        },
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Frame {
     /// Credential → its keys, `None` for a single pair.
     pub(super) credentials: BTreeMap<String, Option<BTreeSet<String>>>,
     pub(super) outputs: BTreeMap<String, Value>,
+    /// Whether its parameters are wrong; what follows from them then counts as late, so that one mistake is told once.
+    pub(super) wrong: bool,
 }
 
 /// A component's parameter.
@@ -146,6 +148,9 @@ impl<'a> Env<'a> {
     /// What everybody sees.
     fn find_shared(self, head: &str, rest: &[String]) -> Result<Option<Found>, SubstituteError> {
         if let Some(frame) = self.world.components.get(head) {
+            if frame.wrong {
+                return Ok(Some(Found::Late));
+            }
             let Some((output, rest)) = rest.split_first() else { return Ok(None) };
             return match frame.outputs.get(output) {
                 Some(template) => self.inside(Some(head), template, rest).map(Some),
@@ -175,7 +180,7 @@ impl<'a> Env<'a> {
                 Some(self.late(&["services", namespace, name, field]))
             }
             ("content", [bucket, field]) => match self.world.content.get(bucket) {
-                None => None,
+                None => self.world.components.values().any(|frame| frame.wrong).then_some(Found::Late),
                 Some(known) => child(known, field)
                     .map(|value| Found::Value(value.clone()))
                     .or_else(|| (field == "sha256").then(|| self.late(&["content", bucket, field]))),

@@ -125,7 +125,7 @@ fn aliases_cannot_explode() {
 #[test]
 fn the_hint_shows_the_line() {
     let error = parse::<Thing>("t.yaml", "name: a\nport: many\n").unwrap_err();
-    insta::assert_snapshot!(error.excerpt().unwrap(), @r"
+    insta::assert_snapshot!(error.hint().unwrap(), @r"
     2 | port: many
       |       ^
     ");
