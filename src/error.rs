@@ -231,21 +231,36 @@ fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n        ")
 }
 
+/// An error and its causes in one line, each told once.
+pub fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
+    let mut line = error.to_string();
+    for cause in causes(error) {
+        line.push_str(": ");
+        line.push_str(&cause);
+    }
+    line
+}
+
+/// The causes of an error, outermost first, without those that a message before repeats, as many libraries do.
+fn causes(error: &(impl std::error::Error + ?Sized)) -> Vec<String> {
+    let mut told = error.to_string();
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !text.is_empty() && !told.contains(&text) {
+            causes.push(text.clone());
+            told = text;
+        }
+        source = cause.source();
+    }
+    causes
+}
+
 impl<E: Advise> From<E> for Failure {
     fn from(error: E) -> Self {
-        let message = error.to_string();
-        let mut failure = Self::new(error.exit(), message.clone());
-        let mut told = message;
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Many libraries repeat their source in their own message.
-            if !text.is_empty() && !told.contains(&text) {
-                failure.causes.push(text.clone());
-                told = text;
-            }
-            source = cause.source();
-        }
+        let mut failure = Self::new(error.exit(), error.to_string());
+        failure.causes = causes(&error);
         failure.hints.extend(error.hint());
         failure
     }
@@ -279,6 +294,10 @@ mod tests {
 
     #[test]
     fn an_error_becomes_a_failure_with_each_cause_told_once() {
+        assert_eq!(
+            chain(&Outer(Middle(Inner))),
+            "cannot write the journal /state/journal: write failed: no space left on device"
+        );
         let failure = Failure::from(Outer(Middle(Inner)));
         assert_eq!(failure.exit, ExitCode::Leftovers);
         insta::assert_snapshot!(failure.render(), @"

@@ -3,6 +3,7 @@
 //! The library holds everything but argument parsing and rendering of a terminal; `main.rs` is a thin shell.
 //! Dependencies point one way: `cli → executor → step → {cluster, kube, image, access, check} → ports`.
 
+pub mod access;
 pub mod assets;
 pub mod build;
 pub mod check;

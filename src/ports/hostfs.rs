@@ -24,6 +24,14 @@ pub trait HostFs: Send + Sync {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, sorted; empty where it does not exist.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Creates a file with this content and mode `0600`; fails with [`io::ErrorKind::AlreadyExists`] where it exists.
+    fn create_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// The file that a chain of symbolic links leads to; the path itself where there is no link, or nothing.
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
+    /// The permission bits of a file, or `None` where it does not exist or the system has none.
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>>;
+    /// Whether this account may replace the file, or make it where it does not exist.
+    fn writable(&self, path: &Path) -> bool;
 }
 
 /// The machine's own file system.
@@ -133,6 +141,51 @@ impl HostFs for RealFs {
             .collect::<io::Result<Vec<_>>>()?;
         names.sort();
         Ok(names)
+    }
+
+    fn create_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        Self::options(0o600).write(true).create_new(true).open(path)?.write_all(bytes)
+    }
+
+    fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut path = path.to_path_buf();
+        // As many links as Linux follows itself.
+        for _ in 0..40 {
+            match std::fs::read_link(&path) {
+                Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+                Err(_) => return Ok(path),
+            }
+        }
+        Err(io::Error::other("too many levels of symbolic links"))
+    }
+
+    fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
+        match std::fs::metadata(path) {
+            #[cfg(unix)]
+            Ok(metadata) => {
+                use std::os::unix::fs::PermissionsExt as _;
+                Ok(Some(metadata.permissions().mode() & 0o7777))
+            }
+            #[cfg(not(unix))]
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn writable(&self, path: &Path) -> bool {
+        let Ok(path) = self.resolve(path) else { return false };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        #[cfg(unix)]
+        {
+            let may = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+            may(parent) && (!path.exists() || may(&path))
+        }
+        #[cfg(not(unix))]
+        {
+            let read_only = |path: &Path| std::fs::metadata(path).is_ok_and(|data| data.permissions().readonly());
+            parent.exists() && !read_only(&path)
+        }
     }
 }
 

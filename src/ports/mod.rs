@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod docker;
 pub mod engine;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fake;
 pub mod hostfs;
 pub mod kube;
 pub mod runner;
