@@ -4,6 +4,8 @@
 //! and a line in [`Command::changes`] and [`Command::run`].
 
 pub mod completions;
+pub mod image;
+pub mod image_resolve;
 pub mod man;
 pub mod profile;
 pub mod root;
@@ -21,6 +23,9 @@ pub use session::Session;
 pub enum Command {
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Images: what is taken for a role, and where it comes from
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Print the manual page, or write all of them to a directory
     Man(man::Args),
     /// List, show, check or draw profiles
@@ -33,6 +38,7 @@ impl Command {
     pub fn changes(&self) -> bool {
         match self {
             Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
+            Self::Image(command) => command.changes(),
         }
     }
 
@@ -43,6 +49,7 @@ impl Command {
     pub fn run(&self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
             Self::Completions(args) => completions::run(session, args),
+            Self::Image(command) => command.run(session),
             Self::Man(args) => man::run(session, args),
             Self::Profile(args) => profile::run(session, args),
         }

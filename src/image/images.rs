@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{StreamExt as _, stream};
 
 use super::answers::Answers;
-use super::availability::{Availability, InEngine, Place, Remote, Stored};
+use super::availability::{Availability, InEngine, Place, RecipeState, Remote, Stored};
 use super::candidate::{Candidate, Request, Unit, What, candidates, units};
 use super::catalog::{Catalog, CatalogError};
 use super::choice::Choice;
@@ -14,6 +14,7 @@ use super::mirror::{MirrorError, Mirrors};
 use super::reference::Reference;
 use super::registry::{Client, Credentials, Limits, RegistryError};
 use super::resolve::{Unresolvable, keep_recorded, resolve};
+use crate::build::{BuildError, Builder, Id};
 use crate::context::Context;
 use crate::error::{Advise, ExitCode};
 use crate::oci::{Digest, OciError, Platform, Store};
@@ -37,6 +38,9 @@ pub enum ImageError {
     /// devstack's store cannot be read.
     #[error(transparent)]
     Store(#[from] OciError),
+    /// A recipe cannot be read.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The client cannot be set up.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -47,6 +51,7 @@ impl Advise for ImageError {
         match self {
             Self::Unresolvable(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Build(error) => error.hint(),
             Self::Mirror(MirrorError::Yaml(error)) => error.hint(),
             Self::Mirror(_) | Self::Catalog(_) | Self::Registry(_) => None,
         }
@@ -67,6 +72,7 @@ pub struct Images {
     pub(super) catalog: Catalog,
     pub(super) store: Store,
     pub(super) engine: Option<Arc<dyn Engine>>,
+    pub(super) runner: Arc<dyn Runner>,
     pub(super) client: Client,
     mirrors: Mirrors,
     /// One lock a blob, so that two images that share a layer fetch it once.
@@ -94,7 +100,8 @@ impl Images {
             catalog: Catalog::builtin()?,
             store: Store::open(&ctx.dirs.cache)?,
             engine,
-            client: Client::new(mirrors.clone(), credentials, runner, clock, limits)?,
+            client: Client::new(mirrors.clone(), credentials, Arc::clone(&runner), clock, limits)?,
+            runner,
             mirrors,
             blobs: Mutex::default(),
         })
@@ -147,8 +154,16 @@ impl Images {
         let mut world =
             Availability { nodes: nodes.clone(), mirrors: self.mirrors.clone(), offline, ..Availability::default() };
         let offers: Vec<Offer> = units.iter().flat_map(|unit| offers(unit, request)).collect();
+        let builder = Builder::new(&self.ctx, Arc::clone(&self.runner), platform.clone())?;
+        for recipe in offers.iter().filter_map(|offer| offer.candidate.recipe()) {
+            // A recipe that is not there is a reason of its candidate, not a failure.
+            if let Ok(reference) = builder.recipes().reference(recipe, platform) {
+                world.recipes.insert(recipe.to_owned(), RecipeState { reference, ..RecipeState::default() });
+            }
+        }
         self.look_around(&offers, platform, &mut world).await?;
         let needed = needed(&units, request, &offers, &world);
+        self.look_at_recipes(&needed, &builder, &mut world).await?;
         if !offline {
             self.ask(&needed, platform, &mut world).await;
         }
@@ -178,6 +193,22 @@ impl Images {
         };
         let found: Vec<_> = stream::iter(names).map(look).buffer_unordered(8).collect().await;
         world.engine.extend(found.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Finds out what the builds that may be taken need.
+    async fn look_at_recipes(
+        &self,
+        needed: &[&Offer],
+        builder: &Builder,
+        world: &mut Availability,
+    ) -> Result<(), ImageError> {
+        for recipe in needed.iter().filter_map(|offer| offer.candidate.recipe()) {
+            let Some(state) = world.recipes.get_mut(recipe) else { continue };
+            let target = [Id::image(recipe)];
+            state.unmet = builder.needs(&target).await?.iter().map(ToString::to_string).collect();
+            state.seconds = Some(builder.expected_seconds(&target)?);
+        }
         Ok(())
     }
 
@@ -264,6 +295,13 @@ fn needed<'a>(units: &[Unit<'_>], request: &Request, offers: &'a [Offer], world:
 }
 
 impl Candidate {
+    fn recipe(&self) -> Option<&str> {
+        match &self.what {
+            What::Recipe(recipe) => Some(recipe),
+            What::Image { .. } => None,
+        }
+    }
+
     fn digest(&self) -> Option<&Digest> {
         match &self.what {
             What::Image { digest, .. } => digest.as_ref(),

@@ -9,6 +9,7 @@ use super::choice::{Choice, Source};
 use super::images::Images;
 use super::reference::Reference;
 use super::registry::RegistryError;
+use crate::build::{self, BuildError};
 use crate::error::{Advise, ExitCode};
 use crate::oci::{self, Descriptor, OciError, StoredImage};
 
@@ -38,6 +39,14 @@ pub enum ObtainError {
         /// The failure.
         source: OciError,
     },
+    /// It could not be built.
+    #[error("cannot build {reference}")]
+    Build {
+        /// The image.
+        reference: String,
+        /// The failure.
+        source: Box<BuildError>,
+    },
     /// It was chosen from a place that does not have it any more.
     #[error("{reference} is no longer where it was found ({place})")]
     Gone {
@@ -65,6 +74,7 @@ impl Advise for ObtainError {
             }
             Self::Registry { .. } | Self::Gone { .. } => Some("run it again to have another source chosen".to_owned()),
             Self::Store { source, .. } => source.hint(),
+            Self::Build { source, .. } => source.hint(),
             Self::Cancelled { .. } => Some("run it again: what has arrived is kept".to_owned()),
         }
     }
@@ -72,6 +82,7 @@ impl Advise for ObtainError {
     fn exit(&self) -> ExitCode {
         match self {
             Self::Cancelled { .. } => ExitCode::Interrupted,
+            Self::Build { source, .. } if matches!(**source, BuildError::Cancelled) => ExitCode::Interrupted,
             _ => ExitCode::Failed,
         }
     }
@@ -87,7 +98,7 @@ impl Images {
     pub async fn obtain(
         &self,
         choice: &Choice,
-        _step: &str,
+        step: &str,
         progress: Progress<'_>,
     ) -> Result<StoredImage, ObtainError> {
         let reference = &choice.reference;
@@ -101,7 +112,13 @@ impl Images {
             match &choice.source {
                 Source::Mirror { pull } | Source::Registry { pull } => self.pull(choice, pull, progress).await,
                 Source::Engine => self.take_from_engine(choice).await,
-                Source::Nodes | Source::Store | Source::Build { .. } => {
+                Source::Build { recipe } => {
+                    let runner = std::sync::Arc::clone(&self.runner);
+                    build::build_image(&self.ctx, runner, recipe, &choice.platform, step)
+                        .await
+                        .map_err(|source| ObtainError::Build { reference: reference.clone(), source: Box::new(source) })
+                }
+                Source::Nodes | Source::Store => {
                     Err(ObtainError::Gone { reference: reference.clone(), place: choice.source.word() })
                 }
             }
