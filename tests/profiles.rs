@@ -92,10 +92,10 @@ fn mistakes_are_named_with_their_place() {
     parameter-type.yaml:7:21: expected true or false, found `maybe`
     parameter-type.yaml:8:17: expected one of `DEBUG`, `INFO`, `WARN`, `ERROR`, found `LOUD`
     # requirement-off
-    requirement-off.yaml:8:5: `s3www` requires `minio` and nothing in the profile provides it (it is switched off here) (said in profiles/components/s3www/component.yaml:14)
+    requirement-off.yaml:8:5: `s3www` requires `minio` and nothing in the profile provides it (it is switched off here) (said in profiles/components/s3www/component.yaml)
     requirement-off.yaml:9:39: expected a mapping, found text
     # requirement
-    requirement.yaml:6:5: `s3www` requires `ingress` and nothing in the profile provides it (said in profiles/components/s3www/component.yaml:14)
+    requirement.yaml:6:5: `s3www` requires `ingress` and nothing in the profile provides it (said in profiles/components/s3www/component.yaml)
     requirement.yaml:7:39: expected a mapping, found text
     # reserved
     reserved.yaml:5:3: a parameter cannot be called `facts`: ${facts…} means something else

@@ -290,8 +290,8 @@ impl<'a> Loader<'a> {
                     self.problems.extend(used.map(|used| {
                         used.origin.problem(format!(
                             "`{name}` requires `{required}` and nothing in the profile provides it{off} \
-                             (said in {}:{})",
-                            at.source_name, at.line
+                             (said in {})",
+                            at.source_name
                         ))
                     }));
                 }

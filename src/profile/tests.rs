@@ -295,6 +295,71 @@ manifests: [{file: notes.yaml}]
     assert!(!to_json(&resolved).to_string().contains("hunter2"), "secrets are not shown");
 }
 
+/// Reads objects as the API's types and writes them again: a key that the type does not know is lost on the way.
+fn as_the_api_knows_it(object: &Value) -> Value {
+    use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};
+    use k8s_openapi::api::{networking::v1 as networking, rbac::v1 as rbac};
+    fn through<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) -> Value {
+        let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+        serde_json::to_value(typed).unwrap()
+    }
+    match object["kind"].as_str().unwrap() {
+        "ClusterRole" => through::<rbac::ClusterRole>(object),
+        "ClusterRoleBinding" => through::<rbac::ClusterRoleBinding>(object),
+        "ConfigMap" => through::<core::ConfigMap>(object),
+        "DaemonSet" => through::<apps::DaemonSet>(object),
+        "Deployment" => through::<apps::Deployment>(object),
+        "Ingress" => through::<networking::Ingress>(object),
+        "IngressClass" => through::<networking::IngressClass>(object),
+        "Job" => through::<batch::Job>(object),
+        "Namespace" => through::<core::Namespace>(object),
+        "Role" => through::<rbac::Role>(object),
+        "RoleBinding" => through::<rbac::RoleBinding>(object),
+        "Secret" => through::<core::Secret>(object),
+        "Service" => through::<core::Service>(object),
+        "ServiceAccount" => through::<core::ServiceAccount>(object),
+        "StatefulSet" => through::<apps::StatefulSet>(object),
+        _ => object.clone(),
+    }
+}
+
+/// The paths of `object` that are not in `other` as well.
+fn lost(object: &Value, other: &Value, path: &str, found: &mut Vec<String>) {
+    match (object, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (key, value) in fields {
+                match others.get(key) {
+                    Some(other) => lost(value, other, &format!("{path}/{key}"), found),
+                    None => found.push(format!("{path}/{key}")),
+                }
+            }
+        }
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            items.iter().zip(others).enumerate().for_each(|(i, (a, b))| lost(a, b, &format!("{path}/{i}"), found));
+        }
+        (object, other) if object == other => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+#[test]
+fn every_object_is_as_the_api_knows_it() {
+    let mut scope = scope();
+    let mut found = Vec::new();
+    for (reachable, manifests) in [(true, "v0.13"), (true, "v0.16"), (false, "v0.13")] {
+        let image = json!({"ref": "controller:1", "version": "1", "manifests": manifests});
+        scope.set("images.metallb-controller", image);
+        let resolved = s3www(&[], reachable).unwrap();
+        for component in &resolved.components {
+            for object in component.render(&scope).unwrap().iter().flatten() {
+                let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+                lost(object, &as_the_api_knows_it(object), &name, &mut found);
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn graphs_are_drawn() {
     let resolved = s3www(&[], true).unwrap();
