@@ -9,6 +9,7 @@ pub mod build;
 pub mod check;
 pub mod cli;
 pub mod context;
+pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod facts;

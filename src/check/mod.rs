@@ -4,7 +4,9 @@
 //! only a [`Snapshot`].
 
 mod collect;
+mod environment;
 mod explain;
+mod gather;
 mod inputs;
 mod model;
 mod pod;
@@ -16,10 +18,13 @@ mod snapshot;
 mod workload;
 
 pub use collect::{Depth, collect};
+pub use environment::{ENVIRONMENT_CHECKS, EndpointSeen, EnvironmentView, leftovers};
 pub use explain::{explain, one_line};
+pub use gather::gather;
 pub use inputs::{Asked, EngineTrouble, ImageNeed, Inputs, KubeContexts, Needs};
 pub use model::{Finding, Severity};
 pub use preflight::{CHECKS, Check, Outcome, preflight, refusal, run};
 pub use reason::{Reason, Stage};
+pub use rules::{stale_blocks, stale_contexts};
 pub use signature::{Match, Signature, SignatureError, Signatures};
 pub use snapshot::{Selector, Snapshot};

@@ -426,6 +426,23 @@ pub(super) fn kind(inputs: &Inputs) -> Outcome {
     }
 }
 
+/// Kubeconfig contexts of devstack's own whose cluster is gone; only certain where the engine was asked.
+pub fn stale_contexts(inputs: &Inputs) -> Vec<String> {
+    match (inputs.contexts.known(), inputs.clusters.known()) {
+        (Some(contexts), Some(clusters)) => {
+            let own = contexts.servers.keys().filter(|name| name.starts_with("devstack-"));
+            own.filter(|name| !clusters.contains(*name)).cloned().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Environments that have a block in the hosts file and no state any more.
+pub fn stale_blocks(inputs: &Inputs) -> Vec<String> {
+    let blocks = inputs.hosts_blocks.known().into_iter().flatten();
+    blocks.filter(|name| !inputs.environments.contains(name)).cloned().collect()
+}
+
 pub(super) fn contexts(inputs: &Inputs) -> Outcome {
     either(asked(&inputs.contexts).and_then(|contexts| {
         let clusters = asked(&inputs.clusters)?;
@@ -454,9 +471,8 @@ pub(super) fn contexts(inputs: &Inputs) -> Outcome {
 
 pub(super) fn hosts_blocks(inputs: &Inputs) -> Outcome {
     either(asked(&inputs.hosts_blocks).map(|blocks| {
-        let findings: Vec<Finding> = blocks
+        let findings: Vec<Finding> = stale_blocks(inputs)
             .iter()
-            .filter(|name| !inputs.environments.contains(name))
             .map(|name| {
                 Finding::warning("hosts.block-stale", format!("the hosts file has lines of {name}, which is gone"))
                     .remedy(format!("devstack down --env {name}"))

@@ -6,6 +6,8 @@
 pub mod completions;
 pub mod image;
 pub mod image_resolve;
+pub mod doctor;
+pub mod facts;
 pub mod man;
 pub mod profile;
 pub mod root;
@@ -21,6 +23,10 @@ pub use session::Session;
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Find out what is wrong with the machine or an environment, and what to do
+    Doctor(doctor::Args),
+    /// Print what was read about this machine and its engine
+    Facts(facts::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
     /// Images: what is taken for a role, and where it comes from
@@ -39,6 +45,8 @@ impl Command {
         match self {
             Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
             Self::Image(command) => command.changes(),
+            Self::Doctor(args) => args.fix,
+            Self::Completions(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
         }
     }
 
@@ -50,6 +58,8 @@ impl Command {
         match self {
             Self::Completions(args) => completions::run(session, args),
             Self::Image(command) => command.run(session),
+            Self::Doctor(args) => doctor::run(session, args),
+            Self::Facts(args) => facts::run(session, args),
             Self::Man(args) => man::run(session, args),
             Self::Profile(args) => profile::run(session, args),
         }

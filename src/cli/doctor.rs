@@ -1,0 +1,180 @@
+//! `devstack doctor`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::Session;
+use super::session::Runtime;
+use crate::check::{self, Asked, EnvironmentView, Needs, Outcome, Signatures};
+use crate::doctor::{self, Item, Report, Section};
+use crate::error::{ExitCode, Failure};
+use crate::kube::client::KubeClient;
+use crate::ports::docker::DockerEngine;
+use crate::ports::runner::ProcessRunner;
+use crate::ports::{Engine, Kube};
+use crate::ui::Table;
+use crate::yaml::did_you_mean;
+
+/// The longest log that is read, in bytes.
+const LONGEST_LOG: u64 = 64 << 20;
+
+/// Arguments of `devstack doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Cure what can be cured without risk, and say how for the rest
+    #[arg(long)]
+    pub fix: bool,
+    /// Run one check, and those that it needs
+    #[arg(long, value_name = "ID")]
+    pub only: Option<String>,
+    /// Look for known failures in a file, or in standard input with `-`, instead of checking anything
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["fix", "only", "list"])]
+    pub log: Option<PathBuf>,
+    /// List the checks
+    #[arg(long, conflicts_with_all = ["fix", "only"])]
+    pub list: bool,
+}
+
+/// Checks the machine and the environments, or reads a log.
+///
+/// # Errors
+/// An unknown check, a log that cannot be read, an output that cannot be written. What is found is no error.
+pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+    if args.list {
+        return list(session);
+    }
+    if let Some(path) = &args.log {
+        return read_log(session, path);
+    }
+    if let Some(id) = args.only.as_deref().filter(|id| !doctor::all_checks().iter().any(|(known, _)| known == id)) {
+        let failure = Failure::usage(format!("there is no check {id}"));
+        let near = did_you_mean(id, doctor::all_checks().into_iter().map(|(known, _)| known));
+        return Err(match near {
+            Some(near) => failure.hint(format!("did you mean {near}?")),
+            None => failure.hint("devstack doctor --list"),
+        });
+    }
+    session.block_on(Runtime::Small, check(session, args))
+}
+
+async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+    let ctx = &session.ctx;
+    let engine = DockerEngine::find(&ctx.vars, &ctx.dirs.home);
+    let runner = ProcessRunner::new(ctx.cancel.clone(), "doctor");
+    let names = match &session.global.env {
+        Some(name) => vec![name.clone()],
+        None => session.environments()?,
+    };
+    let needs = Needs { environment: names.first().cloned().unwrap_or_default(), ..Needs::small() };
+    let mut inputs = check::gather(ctx, &engine, &runner, needs.clone()).await;
+    let cures = if args.fix { doctor::fix(ctx, &runner, &inputs).await } else { Vec::new() };
+    if cures.iter().any(|cure| cure.refused.is_none()) {
+        inputs = check::gather(ctx, &engine, &runner, needs).await;
+    }
+    let only = args.only.as_deref();
+    let mut report = Report { sections: vec![Report::machine(&inputs, only)] };
+    let wanted = |id: &str| only.is_none_or(|only| only == id);
+    if matches!(inputs.engine, Some(Ok(_))) {
+        for name in &names {
+            if check::ENVIRONMENT_CHECKS.iter().any(|(id, _)| wanted(id)) {
+                let mut section = environment(session, &engine, name).await;
+                section.items.retain(|item| wanted(&item.id));
+                report.sections.push(section);
+            }
+        }
+        if wanted("env.leftovers") {
+            let outcome = check::leftovers(&engine, &inputs.environments).await;
+            let item =
+                Item { id: "env.leftovers".to_owned(), title: "nothing is without an environment".to_owned(), outcome };
+            report.sections[0].items.push(item);
+        }
+    }
+    for item in report.sections.iter().flat_map(|section| &section.items) {
+        let (outcome, detail) = match &item.outcome {
+            Outcome::Pass(detail) => ("pass", detail.clone()),
+            Outcome::Found(findings) => ("found", findings.len().to_string()),
+            Outcome::Skip(reason) => ("skip", reason.clone()),
+            Outcome::Crash(reason) => ("crash", reason.clone()),
+        };
+        let line = json!({ "id": item.id, "title": item.title, "outcome": outcome, "detail": detail });
+        session.ui.object("check", line, "")?;
+    }
+    let mut text = report.render(session.ui.style(), session.global.verbose);
+    for cure in &cures {
+        text.push_str(&match &cure.refused {
+            None => format!("fixed  {}  [{}]\n", cure.what, cure.id),
+            Some(reason) => format!("left   {}: {reason}  [{}]\n", cure.what, cure.id),
+        });
+    }
+    if args.fix && cures.is_empty() {
+        text.push_str("fix    nothing here can be cured without you; follow the lines that begin with `cure`\n");
+    }
+    let mut value = report.to_value();
+    if args.fix {
+        value["fixed"] = json!(cures);
+    }
+    session.ui.result(value, &text)?;
+    Ok(report.exit())
+}
+
+async fn environment(session: &Session, engine: &dyn Engine, name: &str) -> Section {
+    let ctx = &session.ctx;
+    let file = ctx.dirs.environment(name).join("kubeconfig");
+    let client = match ctx.fs.read(&file) {
+        Ok(Some(bytes)) => {
+            KubeClient::of_kubeconfig(&String::from_utf8_lossy(&bytes), None).await.map_err(|error| error.to_string())
+        }
+        Ok(None) => Err(format!("there is no {}", file.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+    };
+    let view = EnvironmentView {
+        name,
+        engine,
+        kube: client.as_ref().map(|client| client as &dyn Kube).map_err(Clone::clone),
+        endpoints: Asked::No,
+        now: ctx.clock.now(),
+    };
+    let items = view
+        .check()
+        .await
+        .into_iter()
+        .map(|(id, title, outcome)| Item { id: id.to_owned(), title: title.to_owned(), outcome })
+        .collect();
+    Section { title: format!("environment {name}"), items }
+}
+
+fn list(session: &Session) -> Result<ExitCode, Failure> {
+    let mut table = Table::new(["ID", "MAKES SURE THAT"]);
+    for (id, title) in doctor::all_checks() {
+        table.row([id, title]);
+    }
+    let checks: Vec<_> =
+        doctor::all_checks().into_iter().map(|(id, title)| json!({ "id": id, "title": title })).collect();
+    session.ui.result(json!({ "checks": checks }), &table.render())?;
+    Ok(ExitCode::Done)
+}
+
+fn read_log(session: &Session, path: &Path) -> Result<ExitCode, Failure> {
+    let refused =
+        |error: std::io::Error| Failure::usage(format!("cannot read {}", path.display())).cause(error.to_string());
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(LONGEST_LOG).read_to_end(&mut bytes).map_err(refused)?;
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST_LOG).read_to_end(&mut bytes)).map_err(refused)?;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let signatures = Signatures::builtin().map_err(|error| {
+        Failure::new(ExitCode::Failed, "the known failures cannot be read").cause(error.to_string())
+    })?;
+    let findings = signatures.findings(&text);
+    let style = session.ui.style();
+    let shown: String = match findings.as_slice() {
+        [] => format!("nothing known in {} lines\n", text.lines().count()),
+        findings => findings.iter().map(|finding| doctor::render_finding(finding, style)).collect(),
+    };
+    session.ui.result(json!({ "checked": signatures.iter().count(), "findings": findings }), &shown)?;
+    Ok(doctor::exit_of(&findings))
+}

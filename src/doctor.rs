@@ -1,0 +1,227 @@
+//! `devstack doctor`: runs the checks and says what was found.
+
+use serde_json::{Value, json};
+
+use crate::access::{hosts, kubeconfig};
+use crate::check::{self, Finding, Inputs, Outcome, Severity};
+use crate::context::Context;
+use crate::error::{ExitCode, chain};
+use crate::ports::Runner;
+use crate::ui::Style;
+
+/// One check that was run.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The check's id.
+    pub id: String,
+    /// What it makes sure of.
+    pub title: String,
+    /// What it says.
+    pub outcome: Outcome,
+}
+
+/// Checks under one heading.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// `machine`, `environment NAME`.
+    pub title: String,
+    /// The checks, in order.
+    pub items: Vec<Item>,
+}
+
+/// What doctor found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The sections, the machine first.
+    pub sections: Vec<Section>,
+}
+
+impl Report {
+    /// The machine's section, from what probes read.
+    pub fn machine(inputs: &Inputs, only: Option<&str>) -> Section {
+        let items = check::run(inputs, only)
+            .into_iter()
+            .map(|(check, outcome)| Item { id: check.id.to_owned(), title: check.title.to_owned(), outcome })
+            .collect();
+        Section { title: "machine".to_owned(), items }
+    }
+
+    /// Checks that looked: all but the skipped ones.
+    pub fn checked(&self) -> usize {
+        self.items().filter(|item| !matches!(item.outcome, Outcome::Skip(_))).count()
+    }
+
+    /// Everything found, errors first.
+    pub fn findings(&self) -> Vec<&Finding> {
+        let mut findings: Vec<&Finding> = self
+            .items()
+            .filter_map(|item| match &item.outcome {
+                Outcome::Found(findings) => Some(findings),
+                Outcome::Pass(_) | Outcome::Skip(_) | Outcome::Crash(_) => None,
+            })
+            .flatten()
+            .collect();
+        findings.sort_by_key(|finding| finding.severity);
+        findings
+    }
+
+    /// 3 where there is a problem, else 0; warnings change nothing.
+    pub fn exit(&self) -> ExitCode {
+        exit_of(self.findings())
+    }
+
+    /// The last line of `-o json`.
+    pub fn to_value(&self) -> Value {
+        json!({ "checked": self.checked(), "findings": self.findings() })
+    }
+
+    /// What a person reads. Skipped checks are shown with `verbose` only.
+    pub fn render(&self, style: Style, verbose: bool) -> String {
+        let mut text = String::new();
+        for section in &self.sections {
+            let shown = |item: &&Item| verbose || !matches!(item.outcome, Outcome::Skip(_));
+            text.push_str(&format!("{}\n", style.strong(&section.title)));
+            for item in section.items.iter().filter(shown) {
+                text.push_str(&render_item(item, style));
+            }
+        }
+        let findings = self.findings();
+        let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+        let (problems, warnings) = (count(Severity::Error), count(Severity::Warning));
+        let summary = format!("{} checked, {problems} problems, {warnings} warnings", self.checked());
+        text.push_str(&format!("{}\n", if problems > 0 { style.bad(&summary) } else { style.good(&summary) }));
+        text
+    }
+
+    fn items(&self) -> impl Iterator<Item = &Item> {
+        self.sections.iter().flat_map(|section| &section.items)
+    }
+}
+
+/// The exit code of findings: 3 where one is a problem.
+pub fn exit_of<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> ExitCode {
+    if findings.into_iter().any(Finding::is_problem) { ExitCode::Findings } else { ExitCode::Done }
+}
+
+fn render_item(item: &Item, style: Style) -> String {
+    let line =
+        |mark: &str, detail: &str| format!("  {mark} {:<44} {detail}\n", item.title).trim_end().to_owned() + "\n";
+    match &item.outcome {
+        Outcome::Pass(detail) => line(&style.good("✓"), &style.faint(detail)),
+        Outcome::Skip(reason) => line(&style.faint("-"), &style.faint(reason)),
+        Outcome::Crash(reason) => line(&style.warn("?"), &format!("could not look: {reason}")),
+        Outcome::Found(findings) => findings.iter().map(|finding| render_finding(finding, style)).collect(),
+    }
+}
+
+/// A finding as a person reads it: one line that says it, then proof and cures.
+pub fn render_finding(finding: &Finding, style: Style) -> String {
+    let mark = match finding.severity {
+        Severity::Error => style.bad("✗"),
+        Severity::Warning => style.warn("!"),
+        Severity::Info => style.faint("·"),
+    };
+    let object = finding.object.as_ref().map_or(String::new(), |object| format!("{object}: "));
+    let mut text = format!("  {mark} {object}{}  {}\n", finding.cause, style.faint(&format!("[{}]", finding.id)));
+    if let Some(reason) = &finding.waiting {
+        text.push_str(&format!("      state  {reason}\n"));
+    }
+    for line in finding.evidence.lines().filter(|line| !line.is_empty()) {
+        text.push_str(&format!("      proof  {line}\n"));
+    }
+    for remedy in &finding.remedy {
+        text.push_str(&format!("      cure   {remedy}\n"));
+    }
+    text
+}
+
+/// What came of one cure.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Cure {
+    /// The check whose finding it cures.
+    pub id: String,
+    /// What was done, or would have to be.
+    pub what: String,
+    /// Why it was not done; absent where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// Cures what is devstack's own and certainly stale: contexts of clusters that are gone, hosts lines of environments
+/// that are gone. What needs a privilege is said and not done.
+pub async fn fix(ctx: &Context, runner: &dyn Runner, inputs: &Inputs) -> Vec<Cure> {
+    let cure =
+        |id: &str, what: String, done: Result<bool, String>| Cure { id: id.to_owned(), what, refused: done.err() };
+    let mut cures = Vec::new();
+    let kubeconfig = ctx.user_kubeconfig();
+    for name in check::stale_contexts(inputs) {
+        let done = kubeconfig::remove(&*ctx.fs, &kubeconfig, &name).map_err(|error| chain(&error));
+        cures.push(cure("cluster.context-stale", format!("context {name} out of {}", kubeconfig.display()), done));
+    }
+    let file = ctx.hosts_file();
+    for name in check::stale_blocks(inputs) {
+        let done = match hosts::access(ctx, runner, &file).await {
+            hosts::Access::Direct => hosts::remove(ctx, runner, &file, &name).await.map_err(|error| chain(&error)),
+            _ => Err(format!("needs root: devstack down --env {name}")),
+        };
+        cures.push(cure("hosts.block-stale", format!("lines of {name} out of {}", file.display()), done));
+    }
+    cures
+}
+
+/// Every check that `--only` accepts, with what it makes sure of.
+pub fn all_checks() -> Vec<(&'static str, &'static str)> {
+    let machine = check::CHECKS.iter().map(|check| (check.id, check.title));
+    machine.chain(check::ENVIRONMENT_CHECKS.iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::check::Needs;
+
+    fn report(name: &str) -> Report {
+        let path = format!("{}/tests/facts/{name}.json", env!("CARGO_MANIFEST_DIR"));
+        let facts = crate::facts::parse(name, &std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut inputs =
+            Inputs { host: facts.host, engine: facts.engine.map(Ok), needs: Needs::small(), ..Inputs::default() };
+        inputs.needs.ports = vec![8080];
+        inputs.busy_ports.insert(8080, "container web".to_owned());
+        inputs.networks = check::Asked::Failed("the engine did not answer within 10 s".to_owned());
+        Report { sections: vec![Report::machine(&inputs, None)] }
+    }
+
+    #[test]
+    fn what_a_person_reads() {
+        let report = report("linux-sandbox");
+        assert_eq!(report.exit(), ExitCode::Findings);
+        insta::assert_snapshot!(report.render(Style::PLAIN, false), @"");
+    }
+
+    #[test]
+    fn the_json_result_keeps_the_contract() {
+        let value = report("linux-docker").to_value();
+        assert!(value["checked"].as_u64().unwrap() > 10);
+        let finding = &value["findings"][0];
+        assert_eq!(finding["id"], "port.in-use");
+        assert_eq!(finding["severity"], "error");
+        assert_eq!(finding["fixable"], false);
+        assert_eq!(finding["evidence"], "container web");
+        assert!(finding["cause"].is_string() && finding["remedy"].as_array().unwrap().len() == 2);
+    }
+
+    #[test]
+    fn warnings_are_no_problem() {
+        let findings = [Finding::warning("a.b", "c")];
+        assert_eq!(exit_of(&findings), ExitCode::Done);
+        assert_eq!(exit_of([]), ExitCode::Done);
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: BTreeSet<&str> = all_checks().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids.len(), all_checks().len());
+    }
+}
