@@ -197,7 +197,32 @@ mod tests {
     fn what_a_person_reads() {
         let report = report("linux-sandbox");
         assert_eq!(report.exit(), ExitCode::Findings);
-        insta::assert_snapshot!(report.render(Style::PLAIN, false), @"");
+        insta::assert_snapshot!(report.render(Style::PLAIN, false), @"
+        machine
+          ✓ the system runs containers                   linux amd64
+          ✓ an engine answers                            Docker Engine 20.10.24
+          ✓ this account may use the engine              unix:///var/run/docker.sock
+          ✓ the engine runs Linux containers             linux/amd64
+          ✓ the engine's API is new enough               API 1.41
+          ! the engine lacks CAP_SYS_RESOURCE; nodes are adapted (KubeletInUserNamespace, restrict_oom_score_adj)  [engine.capabilities]
+              proof  CAP_SYS_RESOURCE
+              cure   nothing, where containers with --privileged start (this project's scripts/engine sees to it)
+          ✓ cgroups and Kubernetes fit together          cgroup v1, so Kubernetes up to 1.34
+          ✓ the CPU runs every chosen image              x86-64-v3
+          ✓ there is space on the disks                  free: cache 80.0 GiB, state 80.0 GiB
+          ✓ there is memory                              24.0 GiB
+          ✓ there are CPUs                               2
+          ! inotify limits are low; several nodes or many pods will use them up  [host.inotify]
+              proof  max_user_instances 128, max_user_watches 65536
+              cure   sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512
+          ✗ port 8080 of 127.0.0.1 is taken  [port.in-use]
+              proof  container web
+              cure   see who: ss -ltnp 'sport = :8080' (Linux), lsof -iTCP:8080 -sTCP:LISTEN (macOS)
+              cure   stop it, then devstack up
+          ? the network overlaps no other                could not look: the engine did not answer within 10 s
+          ✓ no other devstack works on it                free
+        15 checked, 1 problems, 2 warnings
+        ");
     }
 
     #[test]
