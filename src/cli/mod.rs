@@ -4,10 +4,10 @@
 //! and a line in [`Command::changes`] and [`Command::run`].
 
 pub mod completions;
-pub mod image;
-pub mod image_resolve;
 pub mod doctor;
 pub mod facts;
+pub mod image;
+pub mod image_resolve;
 pub mod man;
 pub mod profile;
 pub mod root;
