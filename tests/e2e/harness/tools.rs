@@ -1,0 +1,58 @@
+//! Small helpers: child processes of the test, digests, files.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+/// Runs a command and gives what it wrote; panics with both streams where it fails.
+pub fn output(command: &mut Command) -> String {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{command:?} ended with {}:\n{out}{err}", done.status);
+    out.into_owned()
+}
+
+/// Runs docker's CLI.
+pub fn docker(args: &[&str]) -> String {
+    output(Command::new("docker").args(args))
+}
+
+/// A digest in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The project's GIF as it is in the repository.
+pub fn gif() -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles/content/site.gif")).unwrap()
+}
+
+/// Writes a file of `size` bytes that no compression makes smaller, and gives its digest.
+pub fn noise(path: &Path, size: usize) -> String {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut digest = Sha256::new();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut left = size;
+    while left > 0 {
+        let mut block = Vec::with_capacity(1 << 16);
+        while block.len() < (1 << 16).min(left) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            block.extend_from_slice(&state.to_le_bytes());
+        }
+        block.truncate(left);
+        digest.update(&block);
+        file.write_all(&block).unwrap();
+        left -= block.len();
+    }
+    file.flush().unwrap();
+    hex(&digest.finalize())
+}
