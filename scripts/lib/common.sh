@@ -43,18 +43,10 @@ apt_install() { # PACKAGE...
         --no-install-recommends "$@" >/dev/null 2>&1 </dev/null
 }
 
-# A tool that a step uses, installed from Debian where it is missing.
-obtain() { # COMMAND PACKAGE
-    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1 && return 0
-    apt_install "$2"
-}
-
+# Where the installers of Rust and Go put them, for accounts whose PATH does not have it.
+PATH=$PATH:$HOME/.cargo/bin:/usr/local/go/bin
 need_rust() {
     have cargo && return 0
-    if [[ -x $HOME/.cargo/bin/cargo ]]; then
-        PATH=$HOME/.cargo/bin:$PATH
-        return 0
-    fi
     fail 1 'cargo is missing: devstack is built with Rust' \
         'install Rust from https://rustup.rs (or: apt-get install rustup && rustup default stable), then run again'
 }
