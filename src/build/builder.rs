@@ -82,6 +82,11 @@ impl Builder {
         &self.recipes
     }
 
+    /// The store that images are built into.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Builds one image.
     ///
     /// # Errors

@@ -8,11 +8,13 @@ mod go;
 mod image;
 mod needs;
 mod node;
+mod prune;
 mod recipe;
 
 pub use builder::{Builder, Built, Output};
 pub use error::{BuildError, Unmet};
 pub use needs::host_platform;
+pub use prune::{Pruned, Scope};
 pub use recipe::{Gives, Id, Kind, LOCAL_REGISTRY, Recipe, Recipes};
 
 use std::path::PathBuf;

@@ -7,6 +7,8 @@ pub mod completions;
 pub mod doctor;
 pub mod facts;
 pub mod image;
+pub mod image_build;
+pub mod image_prune;
 pub mod image_resolve;
 pub mod man;
 pub mod profile;
@@ -29,11 +31,11 @@ pub enum Command {
     Facts(facts::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
-    /// Images: what is taken for a role, and where it comes from
-    #[command(subcommand)]
-    Image(image::ImageCommand),
     /// Print the manual page, or write all of them to a directory
     Man(man::Args),
+    /// Images: what is taken for a role, builds from source, the cache
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// List, show, check or draw profiles
     Profile(profile::Args),
 }
@@ -43,10 +45,10 @@ impl Command {
     /// what it does; another run is simply dropped.
     pub fn changes(&self) -> bool {
         match self {
-            Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
             Self::Image(command) => command.changes(),
             Self::Doctor(args) => args.fix,
             Self::Completions(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
+            Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
         }
     }
 
@@ -61,6 +63,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(session, args),
             Self::Facts(args) => facts::run(session, args),
             Self::Man(args) => man::run(session, args),
+            Self::Image(command) => command.run(session),
             Self::Profile(args) => profile::run(session, args),
         }
     }

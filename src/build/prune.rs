@@ -1,0 +1,100 @@
+//! Removes what builds and downloads left in the cache.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::builder::Builder;
+use super::error::BuildError;
+use super::recipe::{Gives, LOCAL_REGISTRY};
+use crate::oci::OciError;
+
+/// A directory of this age belongs to no build that still runs.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+
+/// How much is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What nothing leads to: results of recipes as they were earlier, leftovers of killed runs, unnamed blobs.
+    Stale,
+    /// All images, builds and tools.
+    Everything,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Images of the store.
+    pub images: u64,
+    /// Results of recipes, tools among them.
+    pub builds: u64,
+    /// Bytes of disk.
+    pub bytes: u64,
+}
+
+impl Builder {
+    /// Removes what the scope says from the cache. Images in the engine are the engine's.
+    ///
+    /// # Errors
+    /// Where something cannot be read or removed; what was removed until then is gone.
+    pub fn prune(&self, scope: Scope) -> Result<Pruned, BuildError> {
+        let store = |source: OciError| BuildError::Oci { recipe: "the store".to_owned(), source };
+        let mut pruned = Pruned::default();
+        let mut places = BTreeSet::new();
+        let mut references = BTreeSet::new();
+        for recipe in self.recipes.all() {
+            match recipe.id.gives {
+                Gives::Parts => places.insert(self.place(recipe)?),
+                Gives::Image => references.insert(self.recipes.reference(&recipe.id.name, &self.platform)?),
+            };
+        }
+        for (reference, platform) in self.store.references().map_err(store)? {
+            let ours = reference.starts_with(&format!("{LOCAL_REGISTRY}/")) && platform == self.platform;
+            let stale = ours && !references.contains(&reference);
+            if stale || scope == Scope::Everything {
+                self.store.untag(&reference, &platform).map_err(store)?;
+                pruned.images += 1;
+            }
+        }
+        let builds = self.ctx.dirs.cache.join("builds");
+        for path in children(&builds)? {
+            let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let wanted = if hidden { !abandoned(&path) } else { places.contains(&path) };
+            if wanted && scope == Scope::Stale {
+                continue;
+            }
+            pruned.bytes += size(&path);
+            pruned.builds += u64::from(!hidden);
+            fs::remove_dir_all(&path).map_err(BuildError::io("remove", &path))?;
+        }
+        let freed = match scope {
+            Scope::Stale => self.store.prune(),
+            Scope::Everything => self.store.prune_older_than(Duration::ZERO),
+        };
+        pruned.bytes += freed.map_err(store)?.bytes;
+        Ok(pruned)
+    }
+}
+
+fn abandoned(path: &Path) -> bool {
+    let modified = fs::metadata(path).and_then(|meta| meta.modified());
+    modified.ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > ABANDONED)
+}
+
+fn children(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(BuildError::io("list", dir))?.path())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(BuildError::io("list", dir)(error)),
+    }
+}
+
+/// Bytes of the files below a directory; what cannot be read counts nothing.
+fn size(path: &Path) -> u64 {
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    if !meta.is_dir() {
+        return meta.len();
+    }
+    fs::read_dir(path).map_or(0, |entries| entries.flatten().map(|entry| size(&entry.path())).sum())
+}
