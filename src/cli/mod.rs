@@ -48,7 +48,6 @@ impl Command {
             Self::Image(command) => command.changes(),
             Self::Doctor(args) => args.fix,
             Self::Completions(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
-            Self::Completions(_) | Self::Man(_) | Self::Profile(_) => false,
         }
     }
 
@@ -63,7 +62,6 @@ impl Command {
             Self::Doctor(args) => doctor::run(session, args),
             Self::Facts(args) => facts::run(session, args),
             Self::Man(args) => man::run(session, args),
-            Self::Image(command) => command.run(session),
             Self::Profile(args) => profile::run(session, args),
         }
     }
