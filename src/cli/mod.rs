@@ -5,7 +5,9 @@
 
 pub mod completions;
 pub mod doctor;
+pub mod env;
 pub mod facts;
+pub mod hosts;
 pub mod image;
 pub mod image_build;
 pub mod image_prune;
@@ -31,6 +33,10 @@ pub enum Command {
     Facts(facts::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Print what points kubectl, helm and Terraform at an environment, for eval
+    Env(env::Args),
+    /// Names in the hosts file
+    Hosts(hosts::Args),
     /// Print the manual page, or write all of them to a directory
     Man(man::Args),
     /// Images: what is taken for a role, builds from source, the cache
@@ -47,7 +53,8 @@ impl Command {
         match self {
             Self::Image(command) => command.changes(),
             Self::Doctor(args) => args.fix,
-            Self::Completions(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
+            Self::Hosts(args) => args.verb.changes(),
+            Self::Completions(_) | Self::Env(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
         }
     }
 
@@ -61,6 +68,8 @@ impl Command {
             Self::Image(command) => command.run(session),
             Self::Doctor(args) => doctor::run(session, args),
             Self::Facts(args) => facts::run(session, args),
+            Self::Env(args) => env::run(session, args),
+            Self::Hosts(args) => hosts::run(session, args),
             Self::Man(args) => man::run(session, args),
             Self::Profile(args) => profile::run(session, args),
         }

@@ -112,6 +112,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let changes = cli.command.changes();
     let redactor = Redactor::default();
     let log = changes.then(|| RunLog::new(&dirs.state.join("logs"), jiff::Timestamp::now(), std::process::id()));
+    let cancel = CancellationToken::new();
     let ui = Ui::new(Setup {
         format: global.output,
         out_style: Style::of(&vars, global.no_color, out),
@@ -122,6 +123,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         interactive: input && err,
         root: is_root(),
         redactor: redactor.clone(),
+        cancel: cancel.clone(),
         log,
     });
     let options = Options {
@@ -132,6 +134,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     let mut ctx = Context::real(dirs, vars, ui.sink(), options);
     ctx.redactor = redactor;
+    ctx.cancel = cancel;
     let session = Session { ctx, ui, global: global.clone(), changes };
     match cli.command.run(&session) {
         Ok(exit) => exit,

@@ -1,6 +1,6 @@
 //! Questions: what will be done is shown, and nothing happens without an answer.
 
-use std::io::{BufRead, Write};
+use std::io::{self, Write};
 
 use crate::error::{ExitCode, Failure};
 
@@ -28,22 +28,25 @@ impl Question {
     }
 }
 
-/// Asks until there is an answer; end of input is a no.
+/// Asks until there is an answer; the end of input, where `next` gives no line, is a no.
 ///
 /// # Errors
-/// The terminal cannot be read or written.
-pub fn ask(question: &Question, input: &mut dyn BufRead, output: &mut dyn Write) -> std::io::Result<bool> {
+/// The terminal cannot be read or written, or the question was interrupted.
+pub fn ask(
+    question: &Question,
+    next: &mut dyn FnMut() -> io::Result<Option<String>>,
+    output: &mut dyn Write,
+) -> io::Result<bool> {
     for what in &question.what {
         writeln!(output, "  {what}")?;
     }
     loop {
         write!(output, "{}? [y/N/e(xplain)] ", question.ask)?;
         output.flush()?;
-        let mut answer = String::new();
-        if input.read_line(&mut answer)? == 0 {
+        let Some(answer) = next()? else {
             writeln!(output)?;
             return Ok(false);
-        }
+        };
         match answer.trim().to_ascii_lowercase().as_str() {
             "y" | "yes" => return Ok(true),
             "e" | "explain" | "?" => writeln!(output, "  {}", question.explain.replace('\n', "\n  "))?,
@@ -68,7 +71,8 @@ mod tests {
 
     fn answer(typed: &str) -> (bool, String) {
         let mut shown = Vec::new();
-        let yes = ask(&question(), &mut typed.as_bytes(), &mut shown).unwrap();
+        let mut lines = typed.lines().map(str::to_owned);
+        let yes = ask(&question(), &mut || Ok(lines.next()), &mut shown).unwrap();
         (yes, String::from_utf8(shown).unwrap())
     }
 

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::confirm::{self, Question};
 use super::log::RunLog;
 use super::plain::Plain;
+use super::tty::Tty;
 use super::{Style, json, steps};
 use crate::error::{ExitCode, Failure};
 use crate::event::{Event, EventSink};
@@ -49,6 +51,8 @@ pub struct Setup {
     pub root: bool,
     /// The secrets that no line shows.
     pub redactor: Redactor,
+    /// Fires on an interruption, which ends a question as well.
+    pub cancel: CancellationToken,
     /// The log, for commands that change things.
     pub log: Option<RunLog>,
 }
@@ -71,6 +75,7 @@ struct State {
 enum Renderer {
     Json,
     Plain(Plain),
+    Tty(Tty),
 }
 
 impl Ui {
@@ -79,6 +84,9 @@ impl Ui {
         let log = setup.log.take();
         let renderer = match setup.format {
             Format::Json => Renderer::Json,
+            Format::Text if setup.live => {
+                Renderer::Tty(Tty::new(setup.err_style, setup.verbose, setup.redactor.clone()))
+            }
             Format::Text => Renderer::Plain(Plain::new(setup.err_style, setup.verbose)),
         };
         Self(Arc::new(Shared { setup, state: Mutex::new(State { renderer, log, ticking: false }) }))
@@ -159,11 +167,13 @@ impl Ui {
             return Err(question.refusal(hint));
         }
         let state = self.lock();
-        let answer = confirm::ask(question, &mut io::stdin().lock(), &mut io::stderr().lock());
+        let mut next = || read_line(&setup.cancel);
+        let answer = state.renderer.suspend(|| confirm::ask(question, &mut next, &mut io::stderr().lock()));
         drop(state);
         match answer {
             Ok(true) => Ok(()),
             Ok(false) => Err(question.refusal("answer y to go on")),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::interrupted(false)),
             Err(error) => Err(Failure::of_output(&error)),
         }
     }
@@ -174,6 +184,9 @@ impl Ui {
             return;
         }
         let mut state = self.lock();
+        if let Renderer::Tty(tty) = &mut state.renderer {
+            tty.finish();
+        }
         let failure = failure.clone().log(state.log.as_ref().and_then(RunLog::path));
         let line = self.redact(&json::failure(&failure));
         if let Some(log) = &mut state.log {
@@ -203,10 +216,11 @@ impl Ui {
                 let text = plain.event(now, event) + &plain.tick(now);
                 let _ = write_err(&self.redact(&text));
             }
+            Renderer::Tty(tty) => tty.event(now, event),
         }
         if let (Event::Plan { summary, changes }, Format::Text) = (event, self.format()) {
             let text = steps::plan(summary, changes, self.0.setup.verbose, self.0.setup.out_style);
-            let _ = write_out(&self.redact(&text));
+            let _ = state.renderer.suspend(|| write_out(&self.redact(&text)));
         }
         if matches!(event, Event::StepStarted { .. }) && self.format() == Format::Text && !state.ticking {
             state.ticking = true;
@@ -216,15 +230,19 @@ impl Ui {
 
     fn tick(&self) {
         let mut state = self.lock();
-        if let Renderer::Plain(plain) = &mut state.renderer {
-            let text = plain.tick(Instant::now());
-            let _ = write_err(&self.redact(&text));
+        match &mut state.renderer {
+            Renderer::Json => {}
+            Renderer::Plain(plain) => {
+                let text = plain.tick(Instant::now());
+                let _ = write_err(&self.redact(&text));
+            }
+            Renderer::Tty(tty) => tty.tick(Instant::now()),
         }
     }
 
     fn out(&self, text: &str) -> Result<(), Failure> {
-        let _state = self.lock();
-        write_out(&self.redact(text)).map_err(|error| Failure::of_output(&error))
+        let state = self.lock();
+        state.renderer.suspend(|| write_out(&self.redact(text))).map_err(|error| Failure::of_output(&error))
     }
 
     fn redact(&self, text: &str) -> String {
@@ -233,6 +251,16 @@ impl Ui {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Renderer {
+    /// Writes something else to the terminal without a moving line in its way.
+    fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Json | Self::Plain(_) => write(),
+            Self::Tty(tty) => tty.suspend(write),
+        }
     }
 }
 
@@ -255,6 +283,28 @@ fn tick_while_alive(shared: Weak<Shared>) {
             }
         }
     });
+}
+
+/// One line of standard input, `None` at its end. An interruption ends the wait for it; the thread that reads is left
+/// to the end of the process, since a read of a terminal cannot be called back.
+fn read_line(cancel: &CancellationToken) -> io::Result<Option<String>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let result = io::stdin().read_line(&mut line).map(|count| (count > 0).then_some(line));
+        // Nobody waits for it any more after an interruption.
+        let _ = sender.send(result);
+    });
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(result) => return result,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if cancel.is_cancelled() => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 fn write_out(text: &str) -> io::Result<()> {

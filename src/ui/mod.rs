@@ -11,6 +11,7 @@ pub mod plain;
 pub mod steps;
 pub mod style;
 pub mod table;
+pub mod tty;
 
 pub use confirm::Question;
 pub use handle::{Format, Ui};

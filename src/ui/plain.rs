@@ -9,7 +9,7 @@ use crate::event::Event;
 /// Turns events into lines.
 #[derive(Debug)]
 pub struct Plain {
-    steps: Steps,
+    pub(super) steps: Steps,
     style: Style,
     verbose: bool,
 }

@@ -1,0 +1,98 @@
+//! A place where devstack finds nothing of this machine: no variables, directories of its own, no program on `PATH`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use assert_cmd::Command;
+
+pub struct TestEnvironment {
+    dir: tempfile::TempDir,
+    vars: BTreeMap<String, String>,
+}
+
+impl TestEnvironment {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().to_str().unwrap().to_owned();
+        let vars = [
+            ("HOME", root.clone()),
+            ("XDG_STATE_HOME", format!("{root}/xdg-state")),
+            ("XDG_CACHE_HOME", format!("{root}/xdg-cache")),
+            ("XDG_CONFIG_HOME", format!("{root}/xdg-config")),
+            ("DEVSTACK_HOME", format!("{root}/state")),
+            ("DEVSTACK_CACHE", format!("{root}/cache")),
+            ("DEVSTACK_HOSTS_FILE", format!("{root}/hosts")),
+            ("DOCKER_HOST", "unix:///nonexistent/docker.sock".to_owned()),
+            ("PATH", "/nonexistent".to_owned()),
+            ("COLUMNS", "100".to_owned()),
+        ];
+        Self { dir, vars: vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.vars.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub fn path(&self, relative: &str) -> String {
+        self.dir.path().join(relative).to_str().unwrap().to_owned()
+    }
+
+    pub fn write(&self, relative: &str, text: &str) {
+        let path = self.dir.path().join(relative);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, relative: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(relative)).unwrap()
+    }
+
+    /// Every file and directory, relative to the root.
+    pub fn files(&self) -> Vec<String> {
+        fn walk(dir: &Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.display().to_string());
+                if path.is_dir() {
+                    walk(&path, found);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.dir.path(), &mut found);
+        found
+    }
+
+    /// Runs devstack and gives its exit code, output and errors in one text, with this place's paths replaced.
+    pub fn run(&self, args: &[&str]) -> String {
+        self.run_with_input(args, "")
+    }
+
+    pub fn run_with_input(&self, args: &[&str], input: &str) -> String {
+        let output = self.command(args).write_stdin(input).output().unwrap();
+        let mut text = format!("exit {}\n", output.status.code().unwrap());
+        for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+            if !bytes.is_empty() {
+                text.push_str(&format!("--- {name}\n{}", String::from_utf8(bytes).unwrap()));
+            }
+        }
+        text.replace(self.dir.path().to_str().unwrap(), "[ROOT]")
+    }
+
+    /// The exit code and standard error of a run whose standard output nobody reads.
+    pub fn run_into_closed_pipe(&self, args: &[&str]) -> (Option<i32>, String) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        #[expect(clippy::disallowed_methods, reason = "assert_cmd reads what the child writes")]
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devstack"));
+        let child = command.args(args).env_clear().envs(&self.vars).stdout(writer).stderr(std::process::Stdio::piped());
+        let output = child.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_devstack"));
+        command.args(args).env_clear().envs(&self.vars).current_dir(self.dir.path());
+        command
+    }
+}
