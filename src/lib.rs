@@ -6,6 +6,7 @@
 pub mod access;
 pub mod assets;
 pub mod build;
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod context;

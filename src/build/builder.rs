@@ -99,18 +99,6 @@ impl Builder {
         }
     }
 
-    /// Builds a Go recipe with a binary of the same name, and gives the binary's path.
-    ///
-    /// # Errors
-    /// As [`Builder::build`].
-    pub async fn tool(&self, name: &str, step: &str) -> Result<PathBuf, BuildError> {
-        let id = Id::parts(name);
-        match self.build(std::slice::from_ref(&id), step).await?.remove(&id).map(|built| built.output) {
-            Some(Output::Binaries(dir)) => Ok(dir.join(name)),
-            _ => Err(BuildError::Result { recipe: id.to_string(), reason: "it gave no binary".to_owned() }),
-        }
-    }
-
     /// The recipes that have to run for some targets, needed ones first: what is there already, and what only that
     /// needs, is not among them.
     ///

@@ -10,6 +10,7 @@ mod needs;
 mod node;
 mod prune;
 mod recipe;
+mod tool;
 
 pub use builder::{Builder, Built, Output};
 pub use error::{BuildError, Unmet};

@@ -188,7 +188,8 @@ async fn content(
         let recipe = recipe.clone();
         tokio::task::spawn_blocking(move || {
             let file = fs::File::create(&path).map_err(BuildError::io("create", &path))?;
-            archive::write(&store, &images, ArchiveFormat::Oci, std::io::BufWriter::new(file)).map_err(oci(&recipe))
+            archive::write(&store, &images, ArchiveFormat::Oci, &[], std::io::BufWriter::new(file))
+                .map_err(oci(&recipe))
         })
         .await
         .map_err(|_| BuildError::Cancelled)??;

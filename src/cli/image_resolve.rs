@@ -86,7 +86,7 @@ async fn resolve(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// What the images are for, and whether an engine answers.
-async fn target(ctx: &Context, args: &Args, engine: &dyn Engine, runner: &dyn Runner) -> (Target, bool) {
+pub(super) async fn target(ctx: &Context, args: &Args, engine: &dyn Engine, runner: &dyn Runner) -> (Target, bool) {
     let host = HostFacts::read(Machine::ask(&[]), ctx.fs.as_ref(), runner).await;
     let facts = engine.info().await.ok().map(|info| EngineFacts::of(info, &host));
     let found = facts.as_ref().and_then(|facts| facts.platform.parse().ok());

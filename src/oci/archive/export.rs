@@ -38,17 +38,21 @@ struct DockerEntry {
 pub fn export(store: &Store, images: &[StoredImage], format: ArchiveFormat) -> ByteStream {
     let store = store.clone();
     let images = images.to_vec();
-    stream_of(move |writer| write(&store, &images, format, writer).map_err(io::Error::other))
+    stream_of(move |writer| write(&store, &images, format, &[], writer).map_err(io::Error::other))
 }
 
-/// Writes what [`export`] streams.
+/// Writes what [`export`] streams, after some small files of the caller's.
 pub(crate) fn write(
     store: &Store,
     images: &[StoredImage],
     format: ArchiveFormat,
+    first: &[(&str, &[u8])],
     writer: impl Write,
 ) -> Result<(), OciError> {
     let mut tar = tar::Builder::new(writer);
+    for (name, bytes) in first {
+        append(&mut tar, name, bytes)?;
+    }
     if format == ArchiveFormat::Oci {
         append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         append_json(&mut tar, "index.json", &index(images))?;

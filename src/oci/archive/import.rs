@@ -42,6 +42,20 @@ pub async fn import(store: &Store, archive: ByteStream) -> Result<Vec<StoredImag
 /// # Errors
 /// As [`import`].
 pub fn import_reader(store: &Store, archive: impl Read) -> Result<Vec<StoredImage>, OciError> {
+    import_checked(store, archive, "", |_, _| Ok(()))
+}
+
+/// As [`import`], with a last word of the caller's: `check` gets the images as (reference, manifest digest) and the
+/// content of the file `name` of the archive, and its error leaves the store unchanged.
+///
+/// # Errors
+/// As [`import`], and the check's own.
+pub(crate) fn import_checked<E: From<OciError>>(
+    store: &Store,
+    archive: impl Read,
+    name: &str,
+    check: impl FnOnce(&[(&str, &Digest)], Option<Vec<u8>>) -> Result<(), E>,
+) -> Result<Vec<StoredImage>, E> {
     let failed = |source| OciError::Stream { what: "the archive".to_owned(), source };
     let mut archive = BufReader::with_capacity(256 << 10, archive);
     let compressed = archive.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
@@ -56,15 +70,19 @@ pub fn import_reader(store: &Store, archive: impl Read) -> Result<Vec<StoredImag
     } else if contents.files.contains_key("manifest.json") {
         contents.docker_images()?
     } else {
-        return Err(OciError::NotAnArchive { reason: "neither index.json nor manifest.json is in it".to_owned() });
+        let reason = "neither index.json nor manifest.json is in it".to_owned();
+        return Err(OciError::NotAnArchive { reason }.into());
     };
     if found.is_empty() {
-        return Err(OciError::NotAnArchive { reason: "no image is in it".to_owned() });
+        return Err(OciError::NotAnArchive { reason: "no image is in it".to_owned() }.into());
     }
+    let listed: Vec<_> = found.iter().map(|image| (image.reference.as_str(), &image.manifest.digest)).collect();
+    let file = contents.files.get(name).map(|digest| contents.small(name, digest)).transpose()?;
+    check(&listed, file)?;
     contents.place(store, &found)?;
     let names: Vec<_> =
         found.iter().map(|image| (image.reference.clone(), image.platform.clone(), image.manifest.clone())).collect();
-    store.tag_all(&names)
+    Ok(store.tag_all(&names)?)
 }
 
 /// An image that was found whole.
@@ -167,14 +185,19 @@ impl Contents {
     }
 
     fn json<T: DeserializeOwned>(&self, what: &str, digest: &Digest) -> Result<T, OciError> {
+        let bytes = self.small(what, digest)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|source| OciError::Json { what: format!("{what} of the archive"), source })
+    }
+
+    fn small(&self, what: &str, digest: &Digest) -> Result<Vec<u8>, OciError> {
         if self.size(digest).is_some_and(|size| size > MAX_JSON) {
             return Err(OciError::TooLarge { what: format!("{what} of the archive"), limit: MAX_JSON });
         }
         let mut bytes = Vec::new();
         let failed = |source| OciError::Stream { what: format!("{what} of the archive"), source };
         self.open(digest)?.take(MAX_JSON).read_to_end(&mut bytes).map_err(failed)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| OciError::Json { what: format!("{what} of the archive"), source })
+        Ok(bytes)
     }
 
     fn oci_images(&self) -> Result<Vec<Found>, OciError> {

@@ -6,5 +6,6 @@ mod pipe;
 
 pub(crate) use export::write;
 pub use export::{ArchiveFormat, export};
+pub(crate) use import::import_checked;
 pub use import::{import, import_reader};
 pub use pipe::{StreamReader, stream_of};
