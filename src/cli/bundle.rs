@@ -113,19 +113,12 @@ async fn create(
         "auto" => KubeRange::default(),
         wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
     };
-    let question = image_resolve::Args {
-        roles: Vec::new(),
-        platform,
-        cpu: None,
-        kubernetes,
-        images: Vec::new(),
-        offline,
-    };
+    let question =
+        image_resolve::Args { roles: Vec::new(), platform, cpu: None, kubernetes, images: Vec::new(), offline };
     let (target, answers) = image_resolve::target(ctx, &question, engine.as_ref(), runner.as_ref()).await;
     let platform = target.platform.clone();
     let images = Images::open(ctx, answers.then_some(engine), Arc::clone(&runner), Limits::default())?;
-    let request =
-        Request { roles: roles.into_iter().collect(), target, named: BTreeMap::new(), recorded: Vec::new() };
+    let request = Request { roles: roles.into_iter().collect(), target, named: BTreeMap::new(), recorded: Vec::new() };
     let choices = images.resolve(&request, &BTreeSet::new(), offline).await?;
     let mut stored = Vec::with_capacity(choices.len() + 1);
     for (done, choice) in choices.iter().enumerate() {

@@ -3,6 +3,7 @@
 //! A verb is a file with `Args` and `run(&Session, &Args) -> Result<ExitCode, Failure>`, a variant of [`Command`],
 //! and a line in [`Command::changes`] and [`Command::run`].
 
+pub mod bundle;
 pub mod completions;
 pub mod doctor;
 pub mod env;
@@ -39,6 +40,9 @@ pub enum Command {
     Hosts(hosts::Args),
     /// Print the manual page, or write all of them to a directory
     Man(man::Args),
+    /// Bundles: everything a profile needs in one file, for a network without registries
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Images: what is taken for a role, builds from source, the cache
     #[command(subcommand)]
     Image(image::ImageCommand),
@@ -51,6 +55,7 @@ impl Command {
     /// what it does; another run is simply dropped.
     pub fn changes(&self) -> bool {
         match self {
+            Self::Bundle(command) => command.changes(),
             Self::Image(command) => command.changes(),
             Self::Doctor(args) => args.fix,
             Self::Hosts(args) => args.verb.changes(),
@@ -65,6 +70,7 @@ impl Command {
     pub fn run(&self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
             Self::Completions(args) => completions::run(session, args),
+            Self::Bundle(command) => command.run(session),
             Self::Image(command) => command.run(session),
             Self::Doctor(args) => doctor::run(session, args),
             Self::Facts(args) => facts::run(session, args),
