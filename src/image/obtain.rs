@@ -184,7 +184,7 @@ impl Images {
             // Progress never runs backwards: a second round is not counted again.
             let count = |bytes: u64| {
                 if !second {
-                    tell(bytes)
+                    tell(bytes);
                 }
             };
             let body = self.client.blob(pull, blob).inspect_ok(|piece| count(piece.len() as u64));

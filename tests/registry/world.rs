@@ -166,8 +166,8 @@ impl World {
         ctx.clock = Arc::clone(&self.waits) as Arc<dyn Clock>;
         let limits = Limits {
             connect: Duration::from_secs(2),
-            answer: Duration::from_millis(700),
-            stall: Duration::from_millis(700),
+            answer: Duration::from_secs(2),
+            stall: Duration::from_millis(1500),
             attempts: 3,
             ..Limits::default()
         };
@@ -180,6 +180,13 @@ impl World {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(Path::new(&dir).join("config.json"), text).unwrap();
     }
+}
+
+/// The digest of the lowest layer of an image whose first content this is.
+pub fn lowest_layer(content: &[u8]) -> Digest {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Store::open(scratch.path()).unwrap();
+    image(&store, "scratch:v1", &Platform::linux("amd64"), &[content]).layers.remove(0).digest
 }
 
 fn image(store: &Store, name: &str, platform: &Platform, layers: &[&[u8]]) -> StoredImage {

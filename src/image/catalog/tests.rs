@@ -97,6 +97,21 @@ fn what_is_not_upstream_says_so() {
 }
 
 #[test]
+fn every_recipe_that_is_named_is_there_and_builds_the_version_it_is_offered_as() {
+    let recipes = crate::build::Recipes::builtin().unwrap();
+    for entry in builtin().0.values() {
+        for release in &entry.releases {
+            let Some(build) = &release.build else { continue };
+            let recipe = recipes.get(&crate::build::Id::image(&build.recipe)).unwrap();
+            // What has no releases any more is offered as `source`.
+            if release.version != "source" {
+                assert_eq!(release.version, recipe.version, "{}", entry.role);
+            }
+        }
+    }
+}
+
+#[test]
 fn broken_entries_say_where() {
     let entry = |body: &str| {
         let text = format!("apiVersion: devstack/v1\nkind: Catalog\nrole: r\nsummary: s\nreleases:\n{body}");

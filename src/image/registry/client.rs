@@ -99,7 +99,8 @@ impl Client {
                 .user_agent(concat!("devstack/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(limits.connect)
         };
-        let broken = |error: reqwest::Error| RegistryError::Protocol { host: "TLS".to_owned(), reason: chain(&error) };
+        let broken =
+            |error: reqwest::Error| RegistryError::Protocol { host: "TLS".to_owned(), reason: innermost(&error) };
         Ok(Self {
             secure: builder().https_only(true).build().map_err(broken)?,
             plain: builder().no_proxy().build().map_err(broken)?,
@@ -334,14 +335,14 @@ impl Client {
         if error.is_connect() {
             let reason = match error.is_timeout() {
                 true => format!("no connection within {} s", self.limits.connect.as_secs()),
-                false => chain(error),
+                false => innermost(error),
             };
             return RegistryError::Unreachable { host, reason };
         }
         if error.is_timeout() {
             return slow(&host, self.limits.answer);
         }
-        RegistryError::Protocol { host, reason: chain(error) }
+        RegistryError::Protocol { host, reason: innermost(error) }
     }
 }
 
@@ -378,14 +379,11 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// The innermost causes of an error in one line; the outer ones repeat the URL.
-fn chain(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
+/// The innermost cause of an error; the outer ones repeat the URL and that something failed.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
-    let innermost = causes.split_off(causes.len().saturating_sub(2));
-    if innermost.is_empty() { error.to_string() } else { innermost.join(": ") }
+    cause.to_string()
 }

@@ -76,10 +76,13 @@ impl Credentials {
         let dir = ctx.vars.get("DOCKER_CONFIG").map_or_else(|| ctx.dirs.home.join(".docker"), PathBuf::from);
         let path = dir.join("config.json");
         match ctx.fs.read(&path) {
-            Ok(Some(bytes)) => serde_json::from_slice(&bytes).map(|config| Self { config }).unwrap_or_else(|error| {
-                ctx.events.warn(format!("{} is left out: it is broken ({error})", path.display()));
-                Self::default()
-            }),
+            Ok(Some(bytes)) => match serde_json::from_slice(&bytes) {
+                Ok(config) => Self { config },
+                Err(error) => {
+                    ctx.events.warn(format!("{} is left out: it is broken ({error})", path.display()));
+                    Self::default()
+                }
+            },
             Ok(None) => Self::default(),
             Err(error) => {
                 ctx.events.warn(format!("{} is left out: {error}", path.display()));
