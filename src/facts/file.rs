@@ -9,19 +9,40 @@ use crate::error::{Advise, ExitCode};
 
 /// Everything that was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Document")]
 pub struct Facts {
     /// Where the facts come from, such as `synthetic: macOS with Docker Desktop`; absent for facts just read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The laptop.
     pub host: HostFacts,
     /// The engine; absent where none answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineFacts>,
     /// The environment's nodes; empty without an environment.
-    #[serde(default)]
     pub nodes: Vec<NodeFacts>,
+}
+
+/// [`Facts`] as they are written: `-o json` tags its lines with a type, which a file may keep.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(rename = "type", default)]
+    _type: serde::de::IgnoredAny,
+    #[serde(default)]
+    source: Option<String>,
+    host: HostFacts,
+    #[serde(default)]
+    engine: Option<EngineFacts>,
+    #[serde(default)]
+    nodes: Vec<NodeFacts>,
+}
+
+impl From<Document> for Facts {
+    fn from(document: Document) -> Self {
+        let Document { _type: _, source, host, engine, nodes } = document;
+        Self { source, host, engine, nodes }
+    }
 }
 
 /// A facts document that cannot be used.
@@ -170,6 +191,13 @@ mod tests {
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(25_281_970_176), "23.5 GiB");
         assert_eq!(size(u64::MAX), "17179869183.9 GiB");
+    }
+
+    #[test]
+    fn what_json_output_printed_is_read_again() {
+        let mut line = serde_json::to_value(Facts::default()).unwrap();
+        line["type"] = "facts".into();
+        assert_eq!(parse("f.json", &line.to_string()).unwrap(), Facts::default());
     }
 
     #[test]
