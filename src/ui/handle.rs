@@ -205,6 +205,13 @@ impl Ui {
         self.lock().log.as_ref().and_then(RunLog::path).map(std::path::Path::to_path_buf)
     }
 
+    /// Ends the log of this run and removes all logs; see [`RunLog::discard`].
+    pub fn discard_logs(&self) {
+        if let Some(log) = &mut self.lock().log {
+            log.discard();
+        }
+    }
+
     fn event(&self, event: &Event) {
         let line = self.redact(&json::event(event));
         let mut state = self.lock();

@@ -58,6 +58,21 @@ impl RunLog {
         }
     }
 
+    /// Ends the log and removes it with all earlier ones, and the directories above that are empty then: what a `down`
+    /// that left nothing else behind does last.
+    pub fn discard(&mut self) {
+        self.file = None;
+        self.waiting.clear();
+        self.broken = true;
+        let Some(logs) = self.path.parent() else { return };
+        // What cannot be removed is a log that stays, and no reason to fail; a directory that holds anything stays too.
+        let _ = std::fs::remove_dir_all(logs);
+        if let Some(state) = logs.parent() {
+            let _ = std::fs::remove_dir(state.join("environments"));
+            let _ = std::fs::remove_dir(state);
+        }
+    }
+
     fn open(&mut self) -> io::Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         make_private_dir(dir)?;
@@ -143,6 +158,26 @@ mod tests {
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(log.path().unwrap()), mode(&logs)), (0o600, 0o700));
         }
+    }
+
+    #[test]
+    fn a_discarded_log_leaves_nothing_but_what_others_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let step = Event::StepStarted { step: "s".into() };
+        let begin = || {
+            let mut log = RunLog::new(&state.join("logs"), time(), 42);
+            log.event(time(), &step, "{}");
+            log
+        };
+        std::fs::create_dir_all(state.join("environments/other")).unwrap();
+        begin().discard();
+        assert!(state.join("environments/other").exists() && !state.join("logs").exists());
+        std::fs::remove_dir(state.join("environments/other")).unwrap();
+        let mut log = begin();
+        log.discard();
+        log.event(time(), &step, "{}");
+        assert!(!state.exists());
     }
 
     #[test]
