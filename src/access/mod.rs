@@ -1,5 +1,9 @@
-//! How an environment is reached: routes, names, ports, the user's kubeconfig.
+//! How an environment is reached: routes, names, ports, the user's kubeconfig, content, proof.
 
 pub mod hosts;
+pub mod incluster;
 pub mod kubeconfig;
 pub mod ports;
+pub mod s3;
+pub mod site;
+pub mod verify;

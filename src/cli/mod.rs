@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod completions;
 pub mod doctor;
+pub mod down;
 pub mod env;
 pub mod facts;
 pub mod hosts;
@@ -17,6 +18,8 @@ pub mod man;
 pub mod profile;
 pub mod root;
 pub mod session;
+pub mod status;
+pub mod up;
 pub mod values;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Subcommand};
@@ -28,6 +31,12 @@ pub use session::Session;
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Bring an environment up, or back to what it should be, and prove that it works
+    Up(up::Args),
+    /// Take an environment down and verify that nothing is left
+    Down(down::Args),
+    /// Show how an environment is, with truth from probes
+    Status(status::Args),
     /// Find out what is wrong with the machine or an environment, and what to do
     Doctor(doctor::Args),
     /// Print what was read about this machine and its engine
@@ -55,11 +64,18 @@ impl Command {
     /// what it does; another run is simply dropped.
     pub fn changes(&self) -> bool {
         match self {
+            Self::Up(args) => !args.dry_run,
+            Self::Down(_) => true,
             Self::Bundle(command) => command.changes(),
             Self::Image(command) => command.changes(),
             Self::Doctor(args) => args.fix,
             Self::Hosts(args) => args.verb.changes(),
-            Self::Completions(_) | Self::Env(_) | Self::Facts(_) | Self::Man(_) | Self::Profile(_) => false,
+            Self::Status(_)
+            | Self::Completions(_)
+            | Self::Env(_)
+            | Self::Facts(_)
+            | Self::Man(_)
+            | Self::Profile(_) => false,
         }
     }
 
@@ -69,6 +85,9 @@ impl Command {
     /// Whatever the verb fails with.
     pub fn run(&self, session: &Session) -> Result<ExitCode, Failure> {
         match self {
+            Self::Up(args) => up::run(session, args),
+            Self::Down(args) => down::run(session, args),
+            Self::Status(args) => status::run(session, args),
             Self::Completions(args) => completions::run(session, args),
             Self::Bundle(command) => command.run(session),
             Self::Image(command) => command.run(session),

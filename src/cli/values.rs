@@ -46,6 +46,17 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// `NAME=VALUE`; the value may be empty and may contain further equals signs.
+///
+/// # Errors
+/// Where there is no equals sign or no name.
+pub fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

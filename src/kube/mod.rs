@@ -1,3 +1,4 @@
 //! The cluster as devstack uses it: the [`crate::ports::Kube`] port over kube-rs, and readiness.
 
 pub mod client;
+pub mod ready;

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Advise, ExitCode};
+
 /// The label on everything that devstack makes in an engine; its value is the environment's name.
 pub const OWNER_LABEL: &str = "dev.devstack.environment";
 
@@ -219,6 +221,26 @@ pub enum EngineError {
         /// The engine's words.
         reason: String,
     },
+}
+
+impl Advise for EngineError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotRunning { .. } => {
+                Some("start the container engine (Docker Desktop, `colima start`, `sudo systemctl start docker`), then run the same command again".to_owned())
+            }
+            Self::Permission { .. } => Some("sudo usermod -aG docker \"$USER\", then log in again".to_owned()),
+            Self::Address { .. } => Some("check DOCKER_HOST and `docker context ls`".to_owned()),
+            Self::NotFound { .. } | Self::Conflict { .. } | Self::Other { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> ExitCode {
+        match self {
+            Self::Permission { .. } => ExitCode::Consent,
+            _ => ExitCode::Failed,
+        }
+    }
 }
 
 /// A container engine.

@@ -4,6 +4,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::error::Advise;
+
 /// The field manager of everything devstack applies.
 pub const FIELD_MANAGER: &str = "devstack";
 
@@ -99,8 +101,19 @@ impl KubeError {
                 matches!(code, 429 | 500 | 502 | 503 | 504)
                     || (*code == 409 && !reason.contains("conflict"))
                     || reason.contains("failed calling webhook")
+                    // An object can arrive before its namespace.
+                    || (*code == 404 && reason.starts_with("namespaces "))
             }
             Self::Config { .. } | Self::Other { .. } => false,
+        }
+    }
+}
+
+impl Advise for KubeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
+            _ => None,
         }
     }
 }

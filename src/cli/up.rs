@@ -1,0 +1,69 @@
+//! `devstack up [PROFILE]`.
+
+use std::fmt::Write as _;
+
+use super::Session;
+use super::session::Runtime;
+use crate::error::{ExitCode, Failure};
+use crate::ui::confirm::Question;
+use crate::up::{self, Desired};
+
+/// Arguments of `devstack up`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A built-in profile, a file or a directory; the recorded one, ./devstack.yaml or s3www unless given
+    pub profile: Option<String>,
+    /// How many nodes, 1 to 9; the profile says how many unless given
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: Option<u8>,
+    /// Set a parameter of the profile, or COMPONENT.PARAMETER of a component
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = super::values::setting)]
+    pub sets: Vec<(String, String)>,
+    /// Ask no registry
+    #[arg(long)]
+    pub offline: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Brings the environment up and prints what was proven.
+///
+/// # Errors
+/// Whatever keeps it from working.
+pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+    let desired = Desired {
+        environment: session.global.env.clone(),
+        profile: args.profile.clone(),
+        sets: args.sets.clone(),
+        nodes: args.nodes,
+        offline: args.offline,
+        dry_run: args.dry_run,
+    };
+    let ask = |what: Vec<String>| {
+        session.ui.confirm(&Question {
+            what,
+            ask: "Go on".to_owned(),
+            explain: "Substitutes and source builds stand in for images that cannot be had here. Lost data cannot be \
+                      brought back. Nothing is changed before you say yes."
+                .to_owned(),
+            privilege: false,
+        })
+    };
+    session.block_on(Runtime::Parallel, async {
+        if let Some(upped) = up::up(&session.ctx, &desired, &ask).await? {
+            session.ui.result(up::result(&upped), &text(&upped))?;
+        }
+        Ok(ExitCode::Done)
+    })
+}
+
+fn text(upped: &up::Upped) -> String {
+    let mut text = format!("READY {:.0}s", upped.seconds);
+    for endpoint in &upped.endpoints {
+        let _ = write!(text, "   {}", endpoint.url);
+    }
+    let name = &upped.environment;
+    text.push_str(&format!("\nnext   eval \"$(devstack env --env {name})\" · devstack status · devstack down\n"));
+    text
+}

@@ -1,0 +1,175 @@
+//! kind: its configuration, its binary, its call.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::ports::Runner;
+use crate::ports::runner::Cmd;
+
+/// What devstack asks kind for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindSpec {
+    /// The cluster's reserved name.
+    pub name: String,
+    /// The node image, present in the engine.
+    pub image: String,
+    /// The number of nodes: one control plane, the rest workers.
+    pub nodes: u8,
+    /// Loopback ports of the host that lead to the ingress on the control plane.
+    pub http: u16,
+    /// As `http`, for TLS.
+    pub https: u16,
+    /// What the engine lacks and the nodes must do without.
+    pub adaptation: Adaptation,
+    /// Labels by node number; 0 is the control plane.
+    pub labels: BTreeMap<u8, BTreeMap<String, String>>,
+}
+
+/// What an engine in a sandbox, a dev container or a CI runner cannot give to its nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Adaptation {
+    /// Containers get no `CAP_SYS_RESOURCE`: neither negative OOM scores nor raised limits. containerd must not ask for
+    /// them, and the kubelet must bear that it may not write its own (`KubeletInUserNamespace`).
+    pub no_sys_resource: bool,
+}
+
+/// The oldest kind whose configuration and node contract this module is written for.
+const OLDEST: (u64, u64) = (0, 27);
+
+impl KindSpec {
+    /// kind's configuration file (`kind.x-k8s.io/v1alpha4`) as JSON, which is YAML too.
+    pub fn config(&self) -> Value {
+        let mut config = json!({
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "name": self.name,
+            "networking": {"apiServerAddress": "127.0.0.1"},
+            "nodes": self.nodes(),
+        });
+        if self.adaptation.no_sys_resource {
+            config["containerdConfigPatches"] =
+                json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
+            config["kubeadmConfigPatches"] = json!([
+                "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfeatureGates:\n  KubeletInUserNamespace: true\n"
+            ]);
+        }
+        config
+    }
+
+    fn nodes(&self) -> Vec<Value> {
+        let mapping =
+            |container: u16, host: u16| json!({"containerPort": container, "hostPort": host, "listenAddress": "127.0.0.1"});
+        (0..self.nodes.max(1))
+            .map(|number| {
+                let mut node = if number == 0 {
+                    let ports = [mapping(80, self.http), mapping(443, self.https)];
+                    json!({"role": "control-plane", "extraPortMappings": ports})
+                } else {
+                    json!({"role": "worker"})
+                };
+                if let Some(labels) = self.labels.get(&number) {
+                    node["labels"] = json!(labels);
+                }
+                node
+            })
+            .collect()
+    }
+
+    /// The call that creates the cluster on the engine at `endpoint`, in the engine network of the same reserved name.
+    /// Nodes of a failed creation stay, so that their logs can explain it.
+    pub fn create(&self, kind: &Path, config: &Path, kubeconfig: &Path, endpoint: &str) -> Cmd {
+        Cmd::new(kind)
+            .args(["create", "cluster", "--retain", "--name", &self.name, "--image", &self.image])
+            .arg("--config")
+            .arg(config)
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
+            .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", self.name.as_str())
+            .env("DOCKER_HOST", endpoint)
+    }
+}
+
+/// The kind on `PATH`, where it is one that devstack is written for.
+pub async fn on_path(runner: &dyn Runner, path: Option<&str>) -> Option<PathBuf> {
+    let found = which::which_in("kind", path, Path::new("/")).ok()?;
+    let output = runner.run(&Cmd::new(&found).args(["version", "-q"])).await.ok()?;
+    let text = output.text();
+    let mut numbers = text.trim().trim_start_matches('v').split('.').map(|part| part.parse::<u64>().ok());
+    let version = (numbers.next()??, numbers.next()??);
+    (version >= OLDEST).then_some(found)
+}
+
+/// devstack's kubeconfig for the cluster: the credentials of `admin.conf` as the control plane has it, under the
+/// reserved name, at the loopback port that leads to the API server. `None` where `admin.conf` is not complete yet.
+pub fn kubeconfig(admin: &str, name: &str, server: &str) -> Option<String> {
+    let admin = kube::config::Kubeconfig::from_yaml(admin).ok()?;
+    let ca = admin.clusters.first()?.cluster.as_ref()?.certificate_authority_data.clone()?;
+    let user = serde_json::to_value(admin.auth_infos.first()?.auth_info.as_ref()?).ok()?;
+    let certificate = user.get("client-certificate-data")?.as_str()?.to_owned();
+    let key = user.get("client-key-data")?.as_str()?.to_owned();
+    Some(format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: {name}\npreferences: {{}}\n\
+         clusters:\n- name: {name}\n  cluster:\n    server: {server}\n    certificate-authority-data: {ca}\n\
+         contexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\n\
+         users:\n- name: {name}\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(nodes: u8) -> KindSpec {
+        KindSpec {
+            name: "devstack-demo".to_owned(),
+            image: "kindest/node:v1.34.11".to_owned(),
+            nodes,
+            http: 8080,
+            https: 8443,
+            adaptation: Adaptation::default(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn only_the_control_plane_publishes_ports_and_only_on_loopback() {
+        let config = spec(3).config();
+        let nodes = config["nodes"].as_array().unwrap();
+        assert_eq!(nodes.len(), 3);
+        for mapping in nodes[0]["extraPortMappings"].as_array().unwrap() {
+            assert_eq!(mapping["listenAddress"], "127.0.0.1");
+        }
+        assert!(nodes[1..].iter().all(|node| *node == json!({"role": "worker"})));
+        assert_eq!(config["networking"]["apiServerAddress"], "127.0.0.1");
+    }
+
+    #[test]
+    fn nodes_are_adapted_only_where_the_engine_lacks_something() {
+        assert!(spec(1).config().get("containerdConfigPatches").is_none());
+        let adapted = KindSpec { adaptation: Adaptation { no_sys_resource: true }, ..spec(1) }.config();
+        assert!(adapted["containerdConfigPatches"][0].as_str().unwrap().contains("restrict_oom_score_adj = true"));
+        assert!(adapted["kubeadmConfigPatches"][0].as_str().unwrap().contains("KubeletInUserNamespace: true"));
+    }
+
+    #[test]
+    fn labels_go_to_the_node_of_their_number() {
+        let labels = BTreeMap::from([(1, BTreeMap::from([("tier".to_owned(), "data".to_owned())]))]);
+        let config = KindSpec { labels, ..spec(2) }.config();
+        assert!(config["nodes"][0].get("labels").is_none());
+        assert_eq!(config["nodes"][1]["labels"]["tier"], "data");
+    }
+
+    #[test]
+    fn the_kubeconfig_keeps_credentials_and_renames_everything() {
+        let admin = "apiVersion: v1\nkind: Config\nclusters:\n- name: kubernetes\n  cluster:\n    server: https://x:6443\n    certificate-authority-data: Q0E=\ncontexts: []\nusers:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: Q0VSVA==\n    client-key-data: S0VZ\n";
+        let text = kubeconfig(admin, "devstack-demo", "https://127.0.0.1:4242").unwrap();
+        let parsed = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        assert_eq!(parsed.current_context.as_deref(), Some("devstack-demo"));
+        assert_eq!(parsed.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://127.0.0.1:4242"));
+        assert!(text.contains("client-key-data: S0VZ"));
+        assert_eq!(kubeconfig("apiVersion: v1\nkind: Config\nclusters: []\n", "n", "s"), None);
+    }
+}

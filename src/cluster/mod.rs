@@ -1,0 +1,4 @@
+//! Where a cluster comes from.
+
+pub mod kind;
+pub mod orphans;

@@ -1,0 +1,121 @@
+//! `devstack down`: takes back what the journal holds, then looks for what is left.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::cluster::orphans;
+use crate::context::Context;
+use crate::error::{Advise as _, ExitCode, Failure};
+use crate::event::Event;
+use crate::journal::{EnvironmentLock, Journal, JournalError};
+use crate::step::World;
+use crate::undo;
+use crate::up::holder;
+
+/// What came of a `down`.
+#[derive(Debug, Default)]
+pub struct Downed {
+    /// The environment.
+    pub environment: String,
+    /// What was taken back.
+    pub undone: Vec<String>,
+    /// What is still there.
+    pub leftovers: Vec<String>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Takes one environment down and verifies it.
+///
+/// # Errors
+/// Where the engine cannot be asked, the lock is held, or an undo failed. What was taken back stays so; a second call
+/// goes on.
+pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool) -> Result<Downed, Failure> {
+    let began = Instant::now();
+    let world = World::real(ctx, environment);
+    let io = |error: std::io::Error| {
+        Failure::new(ExitCode::Failed, format!("cannot use {}", world.dir.display())).cause(error.to_string())
+    };
+    ctx.fs.create_dir(&world.dir).map_err(io)?;
+    let lock = EnvironmentLock::take(&world.dir, environment, &holder(ctx, "down"))?;
+    orphans::stop(environment).await;
+    let journal = open(ctx, &world)?;
+    let step = "down".to_owned();
+    ctx.events.emit(Event::StepStarted { step: step.clone() });
+    let report = tokio::select! {
+        () = ctx.cancel.cancelled() => return Err(Failure::interrupted(true)),
+        report = undo::undo_all(&world, &journal, keep_cluster) => report,
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    if let Some((what, error)) = report.failed.first() {
+        let cause = crate::error::chain(error);
+        ctx.events.emit(Event::StepFailed { step, error: format!("{what}: {cause}"), seconds });
+        let mut failure = Failure::new(error.exit(), format!("{what} could not be removed")).cause(cause);
+        for (what, error) in &report.failed[1..] {
+            failure = failure.cause(format!("{what}: {}", crate::error::chain(error)));
+        }
+        let hint = error.hint().unwrap_or_else(|| "devstack down".to_owned());
+        return Err(failure.hint(hint).kept(format!("{} things were taken back", report.done.len())));
+    }
+    let leftovers = if keep_cluster { Vec::new() } else { undo::leftovers(&world).await? };
+    if leftovers.is_empty() && !keep_cluster {
+        ctx.fs.remove_dir(&world.dir).map_err(io)?;
+        remove_empty(ctx);
+    }
+    lock.release();
+    let detail = format!("{} undone", report.done.len());
+    ctx.events.emit(Event::StepDone { step, detail, changed: !report.done.is_empty(), seconds });
+    Ok(Downed { environment: environment.to_owned(), undone: report.done, leftovers, seconds })
+}
+
+/// A journal that cannot be read is no reason to leave things behind: labels and reserved names tell the rest. One of
+/// a newer devstack is.
+fn open(ctx: &Context, world: &World) -> Result<Journal, Failure> {
+    match Journal::open(&world.dir, ctx.fs.clone()) {
+        Err(error @ JournalError::Damaged { .. }) => {
+            ctx.events.warn(format!("{error}; going by labels and reserved names"));
+            let path = world.dir.join("journal.jsonl");
+            ctx.fs.remove(&path).map_err(|source| JournalError::Io { action: "remove", path, source })?;
+            Ok(Journal::open(&world.dir, ctx.fs.clone())?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The directories above the environments, where nothing is left in them.
+fn remove_empty(ctx: &Context) {
+    let environments = ctx.dirs.state.join("environments");
+    for dir in [environments, ctx.dirs.state.clone()] {
+        if !matches!(ctx.fs.list(&dir).as_deref(), Ok([])) || ctx.fs.remove_dir(&dir).is_err() {
+            return;
+        }
+    }
+}
+
+/// Environments that only the engine knows: their state directory is gone, their nodes or networks are not.
+///
+/// # Errors
+/// What the engine said.
+pub async fn stray(ctx: &Context) -> Result<Vec<String>, Failure> {
+    let engine = World::real(ctx, "").engine;
+    let (nodes, networks) = tokio::try_join!(
+        engine.containers(Some(crate::ports::engine::KIND_CLUSTER_LABEL)),
+        engine.networks(Some(crate::ports::engine::OWNER_LABEL)),
+    )?;
+    let clusters = nodes.iter().filter_map(|node| node.labels.get(crate::ports::engine::KIND_CLUSTER_LABEL));
+    let mut names: Vec<String> =
+        clusters.filter_map(|name| name.strip_prefix("devstack-")).map(str::to_owned).collect();
+    names.extend(networks.iter().filter_map(|network| network.labels.get(crate::ports::engine::OWNER_LABEL)).cloned());
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// The last line of `down` in JSON.
+pub fn result(downed: &[Downed]) -> Value {
+    let undone: usize = downed.iter().map(|one| one.undone.len()).sum();
+    let leftovers: Vec<&String> = downed.iter().flat_map(|one| &one.leftovers).collect();
+    let environments: Vec<&str> = downed.iter().map(|one| one.environment.as_str()).collect();
+    json!({"environments": environments, "undone": undone, "leftovers": leftovers})
+}

@@ -1,0 +1,126 @@
+//! One devstack at a time on an environment.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::JournalError;
+
+/// Who holds an environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id; 0 where the lock file could not be read.
+    pub pid: u32,
+    /// The verb it runs.
+    pub verb: String,
+    /// Since when, in RFC 3339.
+    pub since: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("it has just begun");
+        }
+        write!(f, "`devstack {}`, process {}, since {}", self.verb, self.pid, self.since)
+    }
+}
+
+/// An exclusive lock on an environment's directory; released when dropped, also by a kill.
+#[derive(Debug)]
+pub struct EnvironmentLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl EnvironmentLock {
+    /// Takes the lock without waiting.
+    ///
+    /// # Errors
+    /// [`JournalError::Locked`] with the holder; [`JournalError::Io`] where the file cannot be made.
+    pub fn take(dir: &Path, environment: &str, holder: &Holder) -> Result<Self, JournalError> {
+        let path = dir.join("lock");
+        let fail = |source| JournalError::Io { action: "lock", path: path.clone(), source };
+        loop {
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let mut file = options.open(&path).map_err(fail)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    let _ = file.read_to_string(&mut text);
+                    let holder = serde_json::from_str(&text).unwrap_or_default();
+                    return Err(JournalError::Locked { environment: environment.to_owned(), holder });
+                }
+                Err(TryLockError::Error(error)) => return Err(fail(error)),
+            }
+            // `down` removes the file while it holds the lock: a file that is no longer at its path guards nothing.
+            if !is_at(&file, &path) {
+                continue;
+            }
+            let text = serde_json::to_vec(holder).map_err(|error| fail(error.into()))?;
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(fail)?;
+            return Ok(Self { file, path });
+        }
+    }
+
+    /// The lock file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets go. Dropping does the same; this says so.
+    pub fn release(self) {
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(there)) => held.ino() == there.ino() && held.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(pid: u32) -> Holder {
+        Holder { pid, verb: "up".to_owned(), since: "2026-11-21T10:00:00Z".to_owned() }
+    }
+
+    #[test]
+    fn a_second_one_is_told_who_holds_it_and_gets_it_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = EnvironmentLock::take(dir.path(), "demo", &holder(41)).unwrap();
+        let refused = EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "another devstack works on environment demo: `devstack up`, process 41, since 2026-11-21T10:00:00Z"
+        );
+        first.release();
+        EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_does_not_block_a_fresh_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = EnvironmentLock::take(dir.path(), "demo", &holder(41)).unwrap();
+        std::fs::remove_file(first.path()).unwrap();
+        EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap();
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether something in the cluster is ready.
+
+use serde_json::{Value, json};
+
+use crate::ports::Kube;
+use crate::ports::kube::{KubeError, ObjectKey};
+use crate::profile::{Ready, ReadyKind};
+
+/// How something stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Ready; of a Service its address, else null.
+    Ready(Value),
+    /// Not ready, and why.
+    Waiting(String),
+}
+
+/// Looks once.
+///
+/// # Errors
+/// What the API server said.
+pub async fn look(kube: &dyn Kube, ready: &Ready) -> Result<State, KubeError> {
+    let (api_version, kind) = match ready.kind {
+        ReadyKind::Deployment => ("apps/v1", "Deployment"),
+        ReadyKind::DaemonSet => ("apps/v1", "DaemonSet"),
+        ReadyKind::StatefulSet => ("apps/v1", "StatefulSet"),
+        ReadyKind::Job => ("batch/v1", "Job"),
+        ReadyKind::Crd => ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        ReadyKind::ServiceAddress => ("v1", "Service"),
+    };
+    let key = ObjectKey {
+        api_version: api_version.to_owned(),
+        kind: kind.to_owned(),
+        namespace: (ready.kind != ReadyKind::Crd).then(|| ready.namespace.clone()),
+        name: ready.name.clone(),
+    };
+    Ok(match kube.get(&key).await? {
+        Some(object) => state(ready.kind, &key, &object),
+        None => State::Waiting(format!("{key} is not there yet")),
+    })
+}
+
+fn state(kind: ReadyKind, key: &ObjectKey, object: &Value) -> State {
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
+    let condition = |name: &str| {
+        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.into_iter().flatten().any(|one| one["type"] == name && one["status"] == "True")
+    };
+    // Until the controller has seen the newest spec, its status speaks of an older one.
+    let seen = number("/status/observedGeneration") >= number("/metadata/generation");
+    let (ready, wanted) = match kind {
+        ReadyKind::Deployment | ReadyKind::StatefulSet => {
+            let wanted = number("/spec/replicas").unwrap_or(1);
+            let updated = number("/status/updatedReplicas").unwrap_or(0);
+            let available = if kind == ReadyKind::Deployment { "availableReplicas" } else { "readyReplicas" };
+            let available = number(&format!("/status/{available}")).unwrap_or(0);
+            let old = number("/status/replicas").unwrap_or(0) - updated;
+            (if old > 0 { 0 } else { available.min(updated) }, wanted)
+        }
+        ReadyKind::DaemonSet => {
+            let wanted = number("/status/desiredNumberScheduled").unwrap_or(0);
+            let updated = number("/status/updatedNumberScheduled").unwrap_or(0);
+            // Before any node is scheduled there is nothing to be ready.
+            (number("/status/numberAvailable").unwrap_or(0).min(updated), wanted.max(1))
+        }
+        ReadyKind::Job => {
+            return if condition("Complete") {
+                State::Ready(Value::Null)
+            } else {
+                State::Waiting(format!("{key} has not finished"))
+            };
+        }
+        ReadyKind::Crd => {
+            return if condition("Established") {
+                State::Ready(Value::Null)
+            } else {
+                State::Waiting(format!("{key} is not established"))
+            };
+        }
+        ReadyKind::ServiceAddress => {
+            let first = object.pointer("/status/loadBalancer/ingress/0");
+            return match first.and_then(|first| first.get("ip").or_else(|| first.get("hostname"))) {
+                Some(address) => State::Ready(json!(address)),
+                None => State::Waiting(format!("{key} has no address yet")),
+            };
+        }
+    };
+    if seen && ready >= wanted {
+        State::Ready(Value::Null)
+    } else {
+        State::Waiting(format!("{key}: {ready} of {wanted} ready"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_ready(kind: ReadyKind, object: &Value) -> bool {
+        let key = ObjectKey { api_version: String::new(), kind: String::new(), namespace: None, name: String::new() };
+        matches!(state(kind, &key, object), State::Ready(_))
+    }
+
+    #[test]
+    fn a_roll_out_is_ready_when_the_newest_replicas_are() {
+        let deployment = |generation: i64, replicas: i64, updated: i64, available: i64| {
+            json!({"metadata": {"generation": generation}, "spec": {"replicas": 2}, "status": {
+                "observedGeneration": 2, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available}})
+        };
+        assert!(is_ready(ReadyKind::Deployment, &deployment(2, 2, 2, 2)));
+        assert!(!is_ready(ReadyKind::Deployment, &deployment(3, 2, 2, 2)), "the controller has not seen generation 3");
+        assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 3, 2, 3)), "an old replica is still there");
+        assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 2, 2, 1)));
+        assert!(!is_ready(ReadyKind::Deployment, &json!({"metadata": {"generation": 1}, "spec": {}})));
+    }
+
+    #[test]
+    fn a_daemon_set_without_nodes_is_not_ready() {
+        let set = |wanted: i64| json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1,
+            "desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberAvailable": wanted}});
+        assert!(!is_ready(ReadyKind::DaemonSet, &set(0)));
+        assert!(is_ready(ReadyKind::DaemonSet, &set(2)));
+    }
+
+    #[test]
+    fn a_service_is_ready_with_an_address() {
+        let service = |ingress: Value| json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        assert!(is_ready(ReadyKind::ServiceAddress, &service(json!([{"ip": "172.18.255.201"}]))));
+        assert!(!is_ready(ReadyKind::ServiceAddress, &service(json!([]))));
+    }
+}

@@ -1,0 +1,256 @@
+//! Profile, facts and journal make a plan: the graph of steps that brings an environment up, and the URLs that it
+//! promises at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::access::site::Site;
+use crate::cluster::kind::{Adaptation, KindSpec};
+use crate::graph::{Graph, GraphError, Need, Node, When};
+use crate::image::Choice;
+use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
+use crate::secrets::Credential;
+use crate::step::{
+    ApiStep, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep, NodeImageStep,
+    NodesStep, ObtainStep, ReadyStep, Secret, Step,
+};
+
+/// Ids of the steps that every plan on a cluster of devstack's own has.
+pub mod id {
+    /// The engine network.
+    pub const NETWORK: &str = "network";
+    /// The node image in the engine.
+    pub const NODE_IMAGE: &str = "node-image";
+    /// The cluster.
+    pub const CLUSTER: &str = "cluster";
+    /// Nodes that take images.
+    pub const NODES: &str = "nodes";
+    /// The API server.
+    pub const API: &str = "api";
+    /// Workload images in the store.
+    pub const IMAGES: &str = "images";
+    /// Workload images in the nodes.
+    pub const LOAD: &str = "load";
+    /// The context in the user's kubeconfig.
+    pub const CONTEXT: &str = "kube-context";
+    /// The hosts file.
+    pub const HOSTS: &str = "hosts";
+}
+
+/// What a plan is made of. Everything was validated; nothing was changed.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The environment's name.
+    pub environment: &'a str,
+    /// The profile.
+    pub profile: &'a Resolved,
+    /// The node image.
+    pub node: Choice,
+    /// Workload images by role.
+    pub choices: Vec<Choice>,
+    /// Number of nodes.
+    pub nodes: u8,
+    /// Loopback ports of the ingress.
+    pub ports: (u16, u16),
+    /// What the engine cannot give.
+    pub adaptation: Adaptation,
+    /// Credentials by name.
+    pub credentials: BTreeMap<String, Credential>,
+    /// Sites by bucket.
+    pub sites: BTreeMap<String, Site>,
+    /// Outputs of an earlier run's steps.
+    pub before: BTreeMap<String, Value>,
+    /// The user's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The hosts file and whether names may be added to it.
+    pub hosts: Option<PathBuf>,
+}
+
+/// A plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// The steps.
+    pub graph: Graph<Step>,
+    /// Every value that is known before the cluster.
+    pub scope: Scope,
+    /// The service whose LoadBalancer address the ingress has, as `namespace/name`, and the step that gives it.
+    pub ingress_address: Option<(String, String)>,
+}
+
+/// Names under which a route is reached: the host as given, with the environment's name where that is not the
+/// profile's.
+pub fn route_host(environment: &str, profile: &str, host: &str) -> String {
+    if environment == profile { host.to_owned() } else { format!("{host}.{environment}") }
+}
+
+/// The scope of everything known before the cluster.
+pub fn scope(inputs: &Inputs<'_>) -> Scope {
+    let mut scope = Scope::new();
+    scope.set("environment.name", inputs.environment);
+    for choice in &inputs.choices {
+        scope.set(
+            &format!("images.{}", choice.role),
+            json!({"ref": choice.reference, "version": choice.version, "manifests": choice.manifests}),
+        );
+    }
+    for (name, credential) in &inputs.credentials {
+        let value = json!({"username": credential.username, "password": credential.password});
+        scope.set(&format!("credentials.{name}"), value);
+    }
+    for (bucket, site) in &inputs.sites {
+        scope.set(&format!("content.{bucket}.sha256"), site.sha256.clone());
+    }
+    for route in &inputs.profile.routes {
+        let host = route_host(inputs.environment, &inputs.profile.name, &route.host);
+        let hosts = json!([format!("{host}.localhost"), format!("{host}.test")]);
+        let port = if inputs.ports.0 == 80 { String::new() } else { format!(":{}", inputs.ports.0) };
+        let url = format!("http://{host}.localhost{port}{}", route.path);
+        scope.set(&format!("routes.{}", route.name), json!({"url": url, "host": host, "hosts": hosts}));
+    }
+    scope
+}
+
+fn needs(list: &[(&str, When)]) -> BTreeSet<Need> {
+    list.iter().map(|(step, when)| Need { step: (*step).to_owned(), when: *when }).collect()
+}
+
+fn node(id: impl Into<String>, list: &[(&str, When)], step: Step) -> Node<Step> {
+    Node { id: id.into(), needs: needs(list), step }
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// [`GraphError`], which is a defect: profiles were validated.
+pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
+    use When::{Done, Started};
+    let scope = scope(inputs);
+    let name = crate::step::reserved_name(inputs.environment);
+    let cluster = KindSpec {
+        name: name.clone(),
+        image: inputs.node.reference.clone(),
+        nodes: inputs.nodes,
+        http: inputs.ports.0,
+        https: inputs.ports.1,
+        adaptation: inputs.adaptation,
+        labels: inputs.profile.cluster.labels.clone(),
+    };
+    let complete = inputs.before.contains_key(id::CLUSTER);
+    let mut nodes = vec![
+        node(id::NETWORK, &[], Step::Network(NetworkStep { name: name.clone() })),
+        node(id::NODE_IMAGE, &[], Step::NodeImage(NodeImageStep { choice: inputs.node.clone() })),
+        node(
+            id::CLUSTER,
+            &[(id::NETWORK, Done), (id::NODE_IMAGE, Done)],
+            Step::Cluster(ClusterStep { spec: cluster, node_image: id::NODE_IMAGE.to_owned(), complete }),
+        ),
+        node(
+            id::NODES,
+            &[(id::CLUSTER, Started)],
+            Step::Nodes(NodesStep { cluster: id::CLUSTER.to_owned(), nodes: inputs.nodes }),
+        ),
+        node(id::API, &[(id::NODES, Done)], Step::Api(ApiStep { cluster: id::CLUSTER.to_owned() })),
+        node(id::IMAGES, &[], Step::Obtain(ObtainStep { choices: inputs.choices.clone() })),
+        node(
+            id::LOAD,
+            &[(id::NODES, Done), (id::IMAGES, Done)],
+            Step::Load(LoadStep { choices: inputs.choices.clone() }),
+        ),
+        node(
+            id::CONTEXT,
+            &[(id::API, Done)],
+            Step::KubeContext(KubeContextStep { file: inputs.kubeconfig.clone(), name }),
+        ),
+    ];
+    let mut ingress_address = None;
+    for component in &inputs.profile.components {
+        let mut after = needs(&[(id::API, Done), (id::NETWORK, Done), (id::LOAD, Started)]);
+        after.extend(component.requires.iter().map(|name| Need { step: name.clone(), when: Done }));
+        nodes.push(Node {
+            id: component.name.clone(),
+            needs: after,
+            step: Step::Component(Box::new(ComponentStep {
+                component: component.clone(),
+                scope: scope.clone(),
+                images: id::LOAD.to_owned(),
+            })),
+        });
+        let ready = format!("{}.ready", component.name);
+        if let Some(service) = component.ready.iter().find(|ready| ready.kind == ReadyKind::ServiceAddress) {
+            ingress_address = Some((format!("{}/{}", service.namespace, service.name), ready.clone()));
+        }
+        nodes.push(node(
+            ready,
+            &[(&component.name, Done)],
+            Step::Ready(ReadyStep {
+                component: component.name.clone(),
+                namespaces: vec![component.namespace.clone()],
+                ready: component.ready.clone(),
+            }),
+        ));
+        for content in &component.content {
+            let (Some(site), Some(credential)) =
+                (inputs.sites.get(&content.bucket), inputs.credentials.get(&content.credentials))
+            else {
+                continue;
+            };
+            let step = format!("content.{}", content.bucket);
+            let before = inputs.before.get(&step).and_then(|outputs| outputs.get("keys")).cloned().unwrap_or_default();
+            nodes.push(node(
+                step,
+                &[(&component.name, Done)],
+                Step::Content(ContentStep {
+                    site: site.clone(),
+                    bucket: content.bucket.clone(),
+                    namespace: content.namespace.clone(),
+                    selector: content.pods.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","),
+                    port: content.port,
+                    key: credential.username.clone(),
+                    secret: Secret(credential.password.clone()),
+                    before: serde_json::from_value(before).unwrap_or_default(),
+                }),
+            ));
+        }
+    }
+    if let Some(file) = &inputs.hosts {
+        let names = inputs.profile.routes.iter().map(|route| {
+            format!("{}.test", route_host(inputs.environment, &inputs.profile.name, &route.host))
+        });
+        let after: Vec<(&str, When)> = match &ingress_address {
+            Some((_, step)) => vec![(step.as_str(), Done)],
+            None => Vec::new(),
+        };
+        nodes.push(node(
+            id::HOSTS,
+            &after,
+            Step::Hosts(HostsStep {
+                file: file.clone(),
+                names: names.collect(),
+                address: ingress_address.clone(),
+            }),
+        ));
+    }
+    Ok(Plan { graph: Graph::new(nodes)?, scope, ingress_address })
+}
+
+/// The site of a profile's content.
+///
+/// # Errors
+/// [`crate::access::site::SiteError`].
+pub fn site_of(source: &ContentSource) -> Result<Site, crate::access::site::SiteError> {
+    match source {
+        ContentSource::Builtin(name) => {
+            let path = format!("content/{name}");
+            match crate::assets::PROFILES.get_file(&path) {
+                Some(file) => Ok(Site::of_bytes(name, file.contents())),
+                None => Err(crate::access::site::SiteError::Io {
+                    path: path.into(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                }),
+            }
+        }
+        ContentSource::File(path) | ContentSource::Directory(path) => Site::of_path(path),
+    }
+}

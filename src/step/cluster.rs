@@ -1,0 +1,251 @@
+//! The cluster itself, and the two moments in its making that other steps wait for: nodes that take images, and an API
+//! server that takes objects. Both come long before the provider is done.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use serde_json::json;
+
+use crate::cluster::kind::{self, KindSpec};
+use crate::event::Action;
+use crate::executor::Run;
+use crate::journal::Undo;
+use crate::ports::engine::{Container, EngineError};
+use crate::ports::runner::Stream;
+use crate::step::{Applied, Observed, StepError, World};
+
+/// How often a starting cluster is looked at.
+const POLL: Duration = Duration::from_millis(150);
+
+/// How long nodes and API server may take where `--timeout` says nothing.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Creates the cluster, or starts what of it has stopped.
+#[derive(Debug, Clone)]
+pub struct ClusterStep {
+    /// What kind is asked for.
+    pub spec: KindSpec,
+    /// The step that brings the node image into the engine and says under which name.
+    pub node_image: String,
+    /// Whether an earlier `up` recorded the cluster as complete; one that is there without that record is half-made.
+    pub complete: bool,
+}
+
+/// How much of a cluster is there.
+enum There {
+    Nothing,
+    Part(Vec<Container>),
+    Stopped(Vec<Container>),
+    Running(usize),
+}
+
+impl ClusterStep {
+    async fn look(&self, world: &World) -> Result<There, EngineError> {
+        let nodes = world.nodes().await?;
+        let wanted = usize::from(self.spec.nodes);
+        Ok(match nodes.len() {
+            0 => There::Nothing,
+            found if !self.complete || found != wanted => There::Part(nodes),
+            found if nodes.iter().all(|node| node.state == "running") => There::Running(found),
+            _ => There::Stopped(nodes),
+        })
+    }
+
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
+        let nodes = if self.spec.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.spec.nodes) };
+        let what = format!("kind cluster {}, {nodes}", self.spec.name);
+        Ok(match self.look(world).await? {
+            There::Nothing if self.complete => {
+                Observed::new(Action::Create, what).because("it was there and is gone: somebody removed its nodes")
+            }
+            There::Nothing => Observed::new(Action::Create, what),
+            There::Part(found) if self.complete => Observed::new(Action::Repair, what)
+                .because(format!("{} of {} nodes are there: it is created anew", found.len(), self.spec.nodes)),
+            There::Part(_) => Observed::new(Action::Repair, what)
+                .because("an earlier creation did not finish: it is created anew"),
+            There::Stopped(nodes) => {
+                let stopped: Vec<&str> =
+                    nodes.iter().filter(|node| node.state != "running").map(|node| node.name.as_str()).collect();
+                Observed::new(Action::Repair, what).because(format!("not running: {}", stopped.join(", ")))
+            }
+            There::Running(_) => Observed::new(Action::Leave, what),
+        })
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let world = run.world;
+        let changed = match self.look(world).await? {
+            There::Running(_) => false,
+            There::Stopped(nodes) => {
+                for node in &nodes {
+                    match node.state.as_str() {
+                        "running" => {}
+                        "paused" => world.engine.unpause_container(&node.id).await?,
+                        _ => world.engine.start_container(&node.id).await?,
+                    }
+                }
+                true
+            }
+            There::Part(nodes) => {
+                run.waiting(id, "removing what an unfinished creation left");
+                run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
+                try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+                self.create(run, id).await?;
+                true
+            }
+            There::Nothing => {
+                run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
+                self.create(run, id).await?;
+                true
+            }
+        };
+        let found = world.nodes().await?;
+        let running = found.iter().filter(|node| node.state == "running").count();
+        if running != usize::from(self.spec.nodes) {
+            return Err(StepError::message(format!(
+                "kind ended well, but {running} of {} nodes of {} run",
+                self.spec.nodes, self.spec.name
+            )));
+        }
+        let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
+        Ok(Applied {
+            detail: format!("{running}/{} nodes", self.spec.nodes),
+            outputs: json!({"name": self.spec.name, "nodes": names, "image": self.spec.image}),
+            changed,
+        })
+    }
+
+    async fn create(&self, run: &Run<'_>, id: &str) -> Result<(), StepError> {
+        let world = run.world;
+        let endpoint = world.engine.info().await?.endpoint;
+        let kind = match kind::on_path(&*world.runner, world.ctx.vars.get("PATH")).await {
+            Some(kind) => kind,
+            None => crate::build::tool(&world.ctx, world.runner.clone(), "kind", id)
+                .await
+                .map_err(|error| StepError::of(&error))?,
+        };
+        let image = run.output(&self.node_image)["reference"].as_str().map_or(self.spec.image.clone(), str::to_owned);
+        let spec = KindSpec { image, ..self.spec.clone() };
+        let config = world.dir.join("kind.json");
+        let text = serde_json::to_vec_pretty(&spec.config())
+            .map_err(|error| StepError::writing(&config)(error.into()))?;
+        world.ctx.fs.write(&config, &text, 0o600).map_err(StepError::writing(&config))?;
+        let cmd = spec.create(&kind, &config, &world.dir.join("kubeconfig.kind"), &endpoint);
+        world
+            .runner
+            .stream(&cmd, &|stream, line| {
+                // kind reports its phases as ` • Writing configuration 📜  ...` where it has no terminal.
+                if stream == Stream::Stderr
+                    && let Some(phase) = line.trim().strip_prefix('•')
+                {
+                    let phase: String = phase.chars().filter(char::is_ascii).collect();
+                    run.waiting(id, format!("kind: {}", phase.trim().trim_end_matches(['.', ' ']).to_lowercase()));
+                }
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// Watches until every node's container runtime answers.
+#[derive(Debug, Clone)]
+pub struct NodesStep {
+    /// The step that creates the cluster.
+    pub cluster: String,
+    /// How many nodes there will be.
+    pub nodes: u8,
+}
+
+impl NodesStep {
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let wanted = usize::from(self.nodes);
+        let nodes = poll(run, id, &self.cluster, "nodes that take images", async || {
+            let nodes = run.world.nodes().await.map_err(|error| error.to_string())?;
+            let running = nodes.iter().filter(|node| node.state == "running").count();
+            if running < wanted || nodes.len() != wanted {
+                return Err(format!("{running} of {wanted} nodes run"));
+            }
+            let answers = nodes.iter().map(|node| run.world.engine.exec(&node.id, &["ctr", "version"], None));
+            match try_join_all(answers).await {
+                Ok(answers) if answers.iter().all(|answer| answer.status == 0) => Ok(nodes),
+                Ok(_) => Err("containerd is starting".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        let nodes: Vec<_> = nodes.iter().map(|node| json!({"name": node.name, "id": node.id})).collect();
+        Ok(Applied { detail: format!("{wanted}/{wanted}"), outputs: json!(nodes), changed: false })
+    }
+}
+
+/// Watches until the API server answers, and writes devstack's kubeconfig for it.
+#[derive(Debug, Clone)]
+pub struct ApiStep {
+    /// The step that creates the cluster.
+    pub cluster: String,
+}
+
+impl ApiStep {
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let world = run.world;
+        let path = world.kubeconfig();
+        let changed = poll(run, id, &self.cluster, "the API server", async || {
+            let text = self.kubeconfig(world).await?;
+            world.connect(&text).await.map_err(|error| error.to_string())?;
+            let known = world.ctx.fs.read(&path).map_err(|error| error.to_string())?;
+            if known.as_deref() == Some(text.as_bytes()) {
+                return Ok(false);
+            }
+            world.ctx.fs.write(&path, text.as_bytes(), 0o600).map_err(|error| error.to_string())?;
+            Ok(true)
+        })
+        .await?;
+        let server = world.kube()?.server();
+        Ok(Applied { detail: server.clone(), outputs: json!({"server": server}), changed })
+    }
+
+    async fn kubeconfig(&self, world: &World) -> Result<String, String> {
+        let nodes = world.nodes().await.map_err(|error| error.to_string())?;
+        let control_plane = nodes
+            .iter()
+            .find(|node| node.name == format!("{}-control-plane", world.reserved_name()))
+            .ok_or("the control plane is not there yet")?;
+        let published = control_plane.ports.iter().find(|(container, ..)| *container == 6443);
+        let (_, address, port) = published.ok_or("the control plane publishes no port yet")?;
+        let admin = world.engine.exec(&control_plane.id, &["cat", "/etc/kubernetes/admin.conf"], None).await;
+        let admin = admin.map_err(|error| error.to_string())?;
+        kind::kubeconfig(&admin.text(), &world.reserved_name(), &format!("https://{address}:{port}"))
+            .ok_or_else(|| "kubeadm has not written its credentials yet".to_owned())
+    }
+}
+
+/// Repeats `look` until it gives something, the creating step fails, or the time is over; tells the reason each time it
+/// changes.
+async fn poll<T>(
+    run: &Run<'_>,
+    id: &str,
+    cluster: &str,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, StepError> {
+    let patience = run.ctx.options.timeout.unwrap_or(PATIENCE);
+    let mut told = String::new();
+    let began = std::time::Instant::now();
+    loop {
+        let reason = match look().await {
+            Ok(found) => return Ok(found),
+            Err(reason) => reason,
+        };
+        if run.has_failed(cluster) {
+            return Err(StepError::message(format!("{what}: the cluster was not made")));
+        }
+        if began.elapsed() > patience {
+            return Err(StepError::Wait { what: what.to_owned(), reason, findings: Vec::new() });
+        }
+        if reason != told {
+            run.waiting(id, reason.clone());
+            told = reason;
+        }
+        run.ctx.clock.sleep(POLL).await;
+    }
+}

@@ -1,0 +1,254 @@
+//! A component's objects, applied in waves, and the wait until they work.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+
+use crate::check::{self, Depth, Selector};
+use crate::event::Action;
+use crate::executor::Run;
+use crate::kube::ready;
+use crate::ports::Kube;
+use crate::ports::kube::{KubeError, ObjectKey};
+use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
+use crate::step::{Applied, Observed, StepError, World};
+
+/// Requests to the API server at a time.
+const PARALLEL: usize = 8;
+
+/// How often a server that is not ready for an object is asked again.
+const RETRY: Duration = Duration::from_millis(150);
+
+/// How often a component that is not ready is looked at.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How long a component may take where `--timeout` says nothing.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Applies a component's objects.
+#[derive(Debug, Clone)]
+pub struct ComponentStep {
+    /// The component.
+    pub component: ResolvedComponent,
+    /// Every value that is known before the cluster.
+    pub scope: Scope,
+    /// The step whose end means that pods find their images on the nodes.
+    pub images: String,
+}
+
+impl ComponentStep {
+    /// The scope with what earlier steps gave.
+    fn scope(&self, network: &Value) -> Scope {
+        let mut scope = self.scope.clone();
+        scope.set("network", network.clone());
+        scope
+    }
+
+    fn render(&self, network: &Value) -> Result<Vec<Vec<Value>>, StepError> {
+        self.component.render(&self.scope(network)).map_err(|error| StepError::of(&error))
+    }
+
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
+        let what = format!("component {}", self.component.name);
+        let Ok(kube) = world.kube() else {
+            return Ok(Observed::new(Action::Create, what));
+        };
+        let network = json!({"pool": world.pool().await?});
+        let objects: Vec<Value> = self.render(&network)?.into_iter().flatten().collect();
+        let total = objects.len();
+        let drift: Vec<Option<(ObjectKey, bool)>> = futures::stream::iter(objects)
+            .map(|object| {
+                let kube = &kube;
+                async move { drift(&**kube, &object).await }
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        let drift: Vec<(ObjectKey, bool)> = drift.into_iter().flatten().collect();
+        Ok(match drift.first() {
+            None => Observed::new(Action::Leave, what),
+            Some(_) if drift.len() == total => Observed::new(Action::Create, format!("{what}, {total} objects")),
+            Some((key, gone)) => Observed::new(Action::Repair, what).because(format!(
+                "{key} {}{}",
+                if *gone { "is gone" } else { "differs" },
+                if drift.len() > 1 { format!(", and {} more", drift.len() - 1) } else { String::new() }
+            )),
+        })
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let kube = run.world.kube()?;
+        let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
+        let mut count = 0;
+        let mut changed = 0;
+        for wave in self.render(&run.output("network"))? {
+            if wave.iter().any(has_pods) && !run.ended(&self.images).await {
+                return Err(StepError::message("its images did not reach the nodes"));
+            }
+            let results: Vec<bool> = futures::stream::iter(&wave)
+                .map(|object| self.put(run, id, &*kube, object, deadline))
+                .buffer_unordered(PARALLEL)
+                .try_collect()
+                .await?;
+            count += results.len();
+            changed += results.iter().filter(|changed| **changed).count();
+        }
+        Ok(Applied {
+            detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
+            outputs: json!({"objects": count}),
+            changed: changed > 0,
+        })
+    }
+
+    /// Applies one object, again and again while the server is not ready for it; tells whether it changed.
+    async fn put(
+        &self,
+        run: &Run<'_>,
+        id: &str,
+        kube: &dyn Kube,
+        object: &Value,
+        deadline: Instant,
+    ) -> Result<bool, StepError> {
+        let before = jiff::Timestamp::now().as_second();
+        let mut told = String::new();
+        loop {
+            match kube.apply(object).await {
+                Ok(stored) => return Ok(applied_since(&stored, before)),
+                // What a Job runs cannot be changed; it is done over.
+                Err(KubeError::Refused { code: 422, ref reason, .. })
+                    if object["kind"] == "Job" && reason.contains("immutable") =>
+                {
+                    if let Some(key) = ObjectKey::of(object) {
+                        kube.delete(&key).await?;
+                    }
+                }
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    let reason = error.to_string();
+                    if reason != told {
+                        run.waiting(id, reason.clone());
+                        told = reason;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            run.ctx.clock.sleep(RETRY).await;
+        }
+    }
+}
+
+/// Whether pods come of an object.
+fn has_pods(object: &Value) -> bool {
+    matches!(
+        object["kind"].as_str(),
+        Some("Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob" | "Pod" | "ReplicaSet")
+    )
+}
+
+/// Whether an apply at or after `since` (seconds) changed the object: the server renews the time of a manager's entry
+/// only when what it manages changed.
+fn applied_since(stored: &Value, since: i64) -> bool {
+    let fields = stored.pointer("/metadata/managedFields").and_then(Value::as_array);
+    fields.into_iter().flatten().filter(|entry| entry["manager"] == crate::ports::kube::FIELD_MANAGER).any(|entry| {
+        let time = entry["time"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        time.is_some_and(|time| time.as_second() >= since)
+    })
+}
+
+/// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
+async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
+    let Some(key) = ObjectKey::of(object) else { return Ok(None) };
+    let Some(mut there) = kube.get(&key).await? else { return Ok(Some((key, true))) };
+    let mut wanted = match kube.apply_dry_run(object).await {
+        Ok(wanted) => wanted,
+        // A change that the server refuses (a Job's template) is a change.
+        Err(KubeError::Refused { .. }) => return Ok(Some((key, false))),
+        Err(error) => return Err(error),
+    };
+    for side in [&mut there, &mut wanted] {
+        if let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+            metadata.remove("generation");
+        }
+        if let Some(fields) = side.as_object_mut() {
+            fields.remove("status");
+        }
+    }
+    Ok((there != wanted).then_some((key, false)))
+}
+
+/// Waits until a component is ready, telling why it is not; stops early where waiting cannot help.
+#[derive(Debug, Clone)]
+pub struct ReadyStep {
+    /// The component.
+    pub component: String,
+    /// Its namespaces.
+    pub namespaces: Vec<String>,
+    /// What must hold.
+    pub ready: Vec<Ready>,
+}
+
+impl ReadyStep {
+    fn one_line(&self, snapshot: &check::Snapshot) -> Option<String> {
+        self.namespaces.iter().find_map(|name| check::one_line(snapshot, &Selector::Namespace(name.clone())))
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, _id: &str) -> Result<Applied, StepError> {
+        let kube = run.world.kube()?;
+        let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
+        let mut told = String::new();
+        let mut outputs = serde_json::Map::new();
+        loop {
+            let mut missing = None;
+            for ready in &self.ready {
+                match ready::look(&*kube, ready).await {
+                    Ok(ready::State::Ready(value)) => {
+                        if ready.kind == ReadyKind::ServiceAddress {
+                            outputs.insert(format!("{}/{}", ready.namespace, ready.name), value);
+                        }
+                    }
+                    Ok(ready::State::Waiting(reason)) => missing = Some(reason),
+                    Err(error) if error.is_transient() => missing = Some(error.to_string()),
+                    Err(error) => return Err(error.into()),
+                }
+                if missing.is_some() {
+                    break;
+                }
+            }
+            let Some(reason) = missing else {
+                return Ok(Applied { detail: "ready".to_owned(), outputs: Value::Object(outputs), changed: false });
+            };
+            let namespaces: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
+            let mut findings = Vec::new();
+            let mut reason = reason;
+            // A server that does not answer is the reason itself.
+            if let Ok(snapshot) = check::collect(&*kube, &namespaces, Depth::Wait, run.ctx.clock.now()).await {
+                findings = check::explain(&snapshot);
+                reason = self.one_line(&snapshot).unwrap_or(reason);
+            }
+            if findings.iter().any(|finding| finding.hopeless) || Instant::now() > deadline {
+                return Err(StepError::Wait { what: self.component.clone(), reason, findings });
+            }
+            if reason != told {
+                run.waiting(&self.component, reason.clone());
+                told = reason;
+            }
+            run.ctx.clock.sleep(POLL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_apply_that_changed_something_counts() {
+        let stored = |manager: &str, time: &str| json!({"metadata": {"managedFields": [{"manager": manager, "time": time}]}});
+        let since = "2026-11-21T10:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
+        assert!(applied_since(&stored("devstack", "2026-11-21T10:00:00Z"), since));
+        assert!(!applied_since(&stored("devstack", "2026-11-21T09:59:59Z"), since));
+        assert!(!applied_since(&stored("kubectl", "2026-11-21T10:00:05Z"), since));
+    }
+}

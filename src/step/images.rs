@@ -1,0 +1,186 @@
+//! Images: the node image in the engine, workload images in the store and from there in every node.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+use crate::event::{Action, Event};
+use crate::executor::Run;
+use crate::image::{Choice, Source};
+use crate::oci::{ArchiveFormat, StoredImage, archive};
+use crate::ports::engine::EngineError;
+use crate::step::{Applied, Observed, StepError, World};
+
+/// Brings the node image into the engine.
+#[derive(Debug, Clone)]
+pub struct NodeImageStep {
+    /// The chosen image.
+    pub choice: Choice,
+}
+
+impl NodeImageStep {
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
+        let what = format!("node image {}", self.choice.reference);
+        let there = world.engine.image(&self.choice.reference).await?.is_some();
+        Ok(Observed::new(if there { Action::Leave } else { Action::Create }, what).because(self.choice.why.clone()))
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let mut reference = self.choice.reference.clone();
+        let changed = run.world.engine.image(&reference).await?.is_none();
+        if changed {
+            reference = obtain_node(run, &self.choice, id).await?;
+        }
+        Ok(Applied { detail: reference.clone(), outputs: json!({"reference": reference}), changed })
+    }
+}
+
+/// Brings workload images into the store, each once, all at a time.
+#[derive(Debug, Clone)]
+pub struct ObtainStep {
+    /// The chosen images.
+    pub choices: Vec<Choice>,
+}
+
+impl ObtainStep {
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let images = run.world.images()?;
+        let missing: Vec<&Choice> = self
+            .choices
+            .iter()
+            .filter(|choice| !matches!(choice.source, Source::Nodes))
+            .filter(|choice| !matches!(images.store().image(&choice.reference, &choice.platform), Ok(Some(_))))
+            .collect();
+        try_join_all(missing.iter().map(|choice| obtain(run, choice, id))).await?;
+        Ok(Applied {
+            detail: format!("{0}/{0}", self.choices.len()),
+            outputs: Value::Null,
+            changed: !missing.is_empty(),
+        })
+    }
+}
+
+/// Brings workload images from the store into every node: one stream a node, all nodes at a time, each layer once.
+#[derive(Debug, Clone)]
+pub struct LoadStep {
+    /// The chosen images.
+    pub choices: Vec<Choice>,
+}
+
+impl LoadStep {
+    fn wanted(&self) -> BTreeSet<&str> {
+        self.choices.iter().map(|choice| choice.reference.as_str()).collect()
+    }
+
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
+        let what = format!("{} images in every node", self.wanted().len());
+        let nodes = world.nodes().await?;
+        let mut missing = 0;
+        for node in nodes.iter().filter(|node| node.state == "running") {
+            missing += missing_on(world, &node.id, &self.wanted()).await?.len();
+        }
+        Ok(match (nodes.is_empty(), missing) {
+            (true, _) => Observed::new(Action::Create, what),
+            (false, 0) => Observed::new(Action::Leave, what),
+            (false, missing) => Observed::new(Action::Repair, what).because(format!("{missing} are missing")),
+        })
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let world = run.world;
+        let nodes = world.nodes().await?;
+        let wanted = self.wanted();
+        let lists = try_join_all(nodes.iter().map(|node| missing_on(world, &node.id, &wanted))).await?;
+        let changed = lists.iter().any(|missing| !missing.is_empty());
+        try_join_all(nodes.iter().zip(&lists).map(|(node, missing)| async move {
+            if missing.is_empty() { Ok(()) } else { self.send(run, id, &node.name, &node.id, missing).await }
+        }))
+        .await?;
+        Ok(Applied { detail: format!("{0}/{0}", wanted.len()), outputs: Value::Null, changed })
+    }
+
+    async fn send(
+        &self,
+        run: &Run<'_>,
+        id: &str,
+        name: &str,
+        node: &str,
+        missing: &BTreeSet<String>,
+    ) -> Result<(), StepError> {
+        let places = run.world.images()?;
+        let mut images = Vec::new();
+        for choice in self.choices.iter().filter(|choice| missing.contains(&choice.reference)) {
+            let stored = match places.store().image(&choice.reference, &choice.platform) {
+                Ok(Some(stored)) => stored,
+                // It was on the nodes when the plan was made and has been taken away since.
+                _ => obtain(run, choice, id).await?,
+            };
+            images.push(stored);
+        }
+        let bytes: u64 = images.iter().map(|image| image.size).sum();
+        run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), bytes / 1_000_000));
+        let archive = archive::export(places.store(), &images, ArchiveFormat::Oci);
+        // Unpacking waits for a container's first use: it would compete with the starting control plane.
+        let import = ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "--digests", "-"];
+        let done = run.world.engine.exec(node, &import, Some(archive)).await?;
+        if done.status != 0 {
+            let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            return Err(StepError::message(format!("node {name} did not take the images: {said}")));
+        }
+        let left = missing_on(run.world, node, &missing.iter().map(String::as_str).collect()).await?;
+        if let Some(first) = left.first() {
+            return Err(StepError::message(format!("node {name} took the images, but {first} is not there")));
+        }
+        Ok(())
+    }
+}
+
+/// Brings one image into the store, telling how far it is.
+async fn obtain(run: &Run<'_>, choice: &Choice, id: &str) -> Result<StoredImage, StepError> {
+    let progress = |done: u64, total: u64| {
+        run.ctx.events.emit(Event::StepProgress {
+            step: id.to_owned(),
+            done,
+            total: Some(total),
+            unit: "bytes",
+            detail: choice.reference.clone(),
+        });
+    };
+    run.world.images()?.obtain(choice, id, &progress).await.map_err(|error| StepError::of(&error))
+}
+
+/// Brings the node image into the engine, where the provider takes it from, and gives its name there.
+async fn obtain_node(run: &Run<'_>, choice: &Choice, id: &str) -> Result<String, StepError> {
+    let world = run.world;
+    match &choice.source {
+        Source::Mirror { pull } | Source::Registry { pull } => {
+            let reference = pull.to_string();
+            let progress = |done: u64, total: u64| {
+                let detail = choice.reference.clone();
+                let step = id.to_owned();
+                run.ctx.events.emit(Event::StepProgress { step, done, total: Some(total), unit: "bytes", detail });
+            };
+            world.engine.pull_image(&reference, &choice.platform.to_string(), &progress).await?;
+            Ok(reference)
+        }
+        Source::Store | Source::Build { .. } => {
+            let stored = obtain(run, choice, id).await?;
+            run.waiting(id, format!("loading {} into the engine", choice.reference));
+            let archive = archive::export(world.images()?.store(), &[stored], ArchiveFormat::Docker);
+            world.engine.load_image(archive).await?;
+            Ok(choice.reference.clone())
+        }
+        Source::Nodes | Source::Engine => {
+            Err(StepError::message(format!("{} was in the engine and is gone", choice.reference)))
+        }
+    }
+}
+
+/// Which of the wanted references a node's container runtime does not know.
+async fn missing_on(world: &World, node: &str, wanted: &BTreeSet<&str>) -> Result<BTreeSet<String>, EngineError> {
+    let list = world.engine.exec(node, &["ctr", "-n", "k8s.io", "images", "ls", "-q"], None).await?;
+    let text = list.text();
+    let there: BTreeSet<&str> = text.lines().collect();
+    Ok(wanted.iter().filter(|reference| !there.contains(**reference)).map(|&reference| reference.to_owned()).collect())
+}

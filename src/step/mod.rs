@@ -1,0 +1,132 @@
+//! Steps: one change each. A closed set; what takes a change back is [`crate::journal::Undo`], which knows no steps.
+
+mod cluster;
+mod component;
+mod content;
+mod context;
+mod error;
+mod hosts;
+mod images;
+mod network;
+mod world;
+
+pub use cluster::{ApiStep, ClusterStep, NodesStep};
+pub use component::{ComponentStep, ReadyStep};
+pub use content::{ContentStep, Secret};
+pub use context::KubeContextStep;
+pub use error::StepError;
+pub use hosts::HostsStep;
+pub use images::{LoadStep, NodeImageStep, ObtainStep};
+pub use network::NetworkStep;
+pub use world::{World, reserved_name};
+
+use serde_json::Value;
+
+use crate::event::Action;
+use crate::executor::Run;
+
+/// What a step did.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// Late values for later steps; an object whose keys are the step's own.
+    pub outputs: Value,
+    /// What a person is told, such as `1/1 Ready`.
+    pub detail: String,
+    /// Whether anything was changed.
+    pub changed: bool,
+}
+
+/// What a step would do, found out without changing anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// What it would do.
+    pub action: Action,
+    /// To what, in one line.
+    pub what: String,
+    /// Why, where that is not obvious.
+    pub why: Option<String>,
+}
+
+impl Observed {
+    /// An observation without a reason.
+    pub fn new(action: Action, what: impl Into<String>) -> Self {
+        Self { action, what: what.into(), why: None }
+    }
+
+    /// Adds the reason.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// The environment's engine network.
+    Network(NetworkStep),
+    /// The node image, in the engine.
+    NodeImage(NodeImageStep),
+    /// The nodes: creates the cluster.
+    Cluster(ClusterStep),
+    /// Watches for the nodes of a cluster that is being made.
+    Nodes(NodesStep),
+    /// Watches for the API server of a cluster that is being made.
+    Api(ApiStep),
+    /// Workload images, into devstack's store.
+    Obtain(ObtainStep),
+    /// Workload images, from the store into every node.
+    Load(LoadStep),
+    /// A component's objects.
+    Component(Box<ComponentStep>),
+    /// Waits until a component is ready.
+    Ready(ReadyStep),
+    /// Content, from the host into a bucket.
+    Content(ContentStep),
+    /// The context in the user's kubeconfig.
+    KubeContext(KubeContextStep),
+    /// The environment's block in the hosts file.
+    Hosts(HostsStep),
+}
+
+impl Step {
+    /// Makes the change, or finds that there is none to make.
+    ///
+    /// # Errors
+    /// See [`StepError`]; what was begun is in the journal.
+    pub async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        match self {
+            Self::Network(step) => step.apply(run, id).await,
+            Self::NodeImage(step) => step.apply(run, id).await,
+            Self::Cluster(step) => step.apply(run, id).await,
+            Self::Nodes(step) => step.apply(run, id).await,
+            Self::Api(step) => step.apply(run, id).await,
+            Self::Obtain(step) => step.apply(run, id).await,
+            Self::Load(step) => step.apply(run, id).await,
+            Self::Component(step) => step.apply(run, id).await,
+            Self::Ready(step) => step.apply(run, id).await,
+            Self::Content(step) => step.apply(run, id).await,
+            Self::KubeContext(step) => step.apply(run, id),
+            Self::Hosts(step) => step.apply(run, id).await,
+        }
+    }
+
+    /// Finds out what [`Step::apply`] would do, changing nothing. `None` for steps that only watch.
+    ///
+    /// # Errors
+    /// See [`StepError`].
+    pub async fn observe(&self, world: &World) -> Result<Option<Observed>, StepError> {
+        Ok(match self {
+            Self::Network(step) => Some(step.observe(world).await?),
+            Self::NodeImage(step) => Some(step.observe(world).await?),
+            Self::Cluster(step) => Some(step.observe(world).await?),
+            Self::Load(step) => Some(step.observe(world).await?),
+            Self::Component(step) => Some(step.observe(world).await?),
+            Self::Content(step) => Some(step.observe(world)),
+            Self::KubeContext(step) => Some(step.observe(world)?),
+            Self::Hosts(step) => Some(step.observe(world)?),
+            Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) => None,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Takes changes back, from the journal alone and, where there is none, from labels and reserved names.
+
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+
+use crate::access::{hosts, kubeconfig};
+use crate::journal::{Journal, Record, Undo};
+use crate::kube::client::KubeClient;
+use crate::ports::Kube as _;
+use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
+use crate::ports::runner::Cmd;
+use crate::step::{StepError, World};
+
+/// What `down` did.
+#[derive(Debug, Default)]
+pub struct Undone {
+    /// What was taken back, in order.
+    pub done: Vec<String>,
+    /// What could not be taken back, and why; everything else was tried all the same.
+    pub failed: Vec<(String, StepError)>,
+}
+
+/// Takes back everything that the journal holds, newest first, and then whatever carries the environment's label or
+/// reserved name. Each undo is recorded, so that an interrupted `down` goes on where it stopped.
+pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> Undone {
+    let mut report = Undone::default();
+    let mut pending = journal.pending();
+    for undo in reserved(world) {
+        if !pending.iter().any(|(_, known)| *known == undo) {
+            pending.push(("reserved".to_owned(), undo));
+        }
+    }
+    for (step, undo) in pending {
+        if keep_cluster && matches!(undo, Undo::KindCluster { .. } | Undo::EngineNetwork { .. }) {
+            continue;
+        }
+        match one(world, &undo).await {
+            Ok(existed) => {
+                if existed {
+                    report.done.push(undo.to_string());
+                }
+                if step != "reserved"
+                    && let Err(error) = journal.append(Record::Undone { step, undo: undo.clone() })
+                {
+                    report.failed.push((undo.to_string(), error.into()));
+                }
+            }
+            Err(error) => report.failed.push((undo.to_string(), error)),
+        }
+    }
+    report
+}
+
+/// What an environment may have made, known by its name alone.
+fn reserved(world: &World) -> Vec<Undo> {
+    let name = world.reserved_name();
+    vec![
+        Undo::HostsBlock { file: world.ctx.hosts_file(), environment: world.environment.clone() },
+        Undo::KubeContext { file: world.ctx.user_kubeconfig(), name: name.clone() },
+        Undo::KindCluster { name: name.clone() },
+        Undo::EngineNetwork { name },
+    ]
+}
+
+/// Takes one thing back; `false` where it was not there any more.
+///
+/// # Errors
+/// What the engine, the file system or a child process said. Trying again is safe.
+async fn one(world: &World, undo: &Undo) -> Result<bool, StepError> {
+    match undo {
+        Undo::EngineNetwork { name } => remove_network(world, name).await,
+        Undo::KindCluster { name } => {
+            let label = format!("{KIND_CLUSTER_LABEL}={name}");
+            let nodes = world.engine.containers(Some(&label)).await?;
+            try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+            Ok(!nodes.is_empty())
+        }
+        Undo::MinikubeCluster { name } => {
+            let cmd = Cmd::new("minikube").args(["delete", "--profile", name]).timeout(Duration::from_secs(300));
+            world.runner.run(&cmd).await?;
+            Ok(true)
+        }
+        Undo::KubeContext { file, name } => {
+            kubeconfig::remove(&*world.ctx.fs, file, name).map_err(|error| StepError::of(&error))
+        }
+        Undo::HostsBlock { file, environment } => {
+            hosts::remove(&world.ctx, &*world.runner, file, environment).await.map_err(|error| StepError::of(&error))
+        }
+        Undo::File { path } => {
+            let existed = world.ctx.fs.read(path).map_err(StepError::reading(path))?.is_some();
+            world.ctx.fs.remove(path).map_err(StepError::writing(path))?;
+            Ok(existed)
+        }
+        Undo::KubeObjects { kubeconfig, context, objects } => delete_objects(world, kubeconfig, context, objects).await,
+    }
+}
+
+/// Nodes leave a network a moment after they are removed.
+async fn remove_network(world: &World, name: &str) -> Result<bool, StepError> {
+    let existed = world.engine.networks(None).await?.iter().any(|network| network.name == name);
+    for attempt in 0.. {
+        match world.engine.remove_network(name).await {
+            Ok(()) => break,
+            Err(EngineError::Other { reason, .. } | EngineError::Conflict { reason, .. })
+                if attempt < 20 && reason.contains("active endpoints") =>
+            {
+                world.ctx.clock.sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(existed)
+}
+
+async fn delete_objects(
+    world: &World,
+    kubeconfig: &Path,
+    context: &str,
+    objects: &[(crate::ports::kube::ObjectKey, Option<String>)],
+) -> Result<bool, StepError> {
+    let text = world.ctx.fs.read(kubeconfig).map_err(StepError::reading(kubeconfig))?.unwrap_or_default();
+    let kube = KubeClient::of_kubeconfig(&String::from_utf8_lossy(&text), Some(context)).await?;
+    let mut existed = false;
+    for (key, uid) in objects.iter().rev() {
+        let Some(found) = kube.get(key).await? else { continue };
+        let is = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
+        if uid.is_none() || uid.as_deref() == is {
+            kube.delete(key).await?;
+            existed = true;
+        }
+    }
+    Ok(existed)
+}
+
+/// Whatever is still there of an environment, as a person would name it: containers, networks and volumes by label and
+/// reserved name, its kubeconfig context, its hosts lines.
+///
+/// # Errors
+/// What the engine or the file system said; then nothing can be promised.
+pub async fn leftovers(world: &World) -> Result<Vec<String>, StepError> {
+    let name = world.reserved_name();
+    let owner = format!("{OWNER_LABEL}={}", world.environment);
+    let nodes = format!("{KIND_CLUSTER_LABEL}={name}");
+    let (nodes, containers, networks, volumes) = tokio::try_join!(
+        world.engine.containers(Some(&nodes)),
+        world.engine.containers(Some(&owner)),
+        world.engine.networks(None),
+        world.engine.volumes(Some(&owner)),
+    )?;
+    let mut left: Vec<String> =
+        nodes.iter().chain(&containers).map(|container| format!("container {}", container.name)).collect();
+    left.sort();
+    left.dedup();
+    let ours = |network: &&crate::ports::engine::Network| {
+        network.name == name || network.labels.get(OWNER_LABEL) == Some(&world.environment)
+    };
+    left.extend(networks.iter().filter(ours).map(|network| format!("network {}", network.name)));
+    left.extend(volumes.iter().map(|volume| format!("volume {}", volume.name)));
+    let file = world.ctx.user_kubeconfig();
+    if kubeconfig::contains(&*world.ctx.fs, &file, &name).map_err(|error| StepError::of(&error))? {
+        left.push(format!("kubeconfig context {name} in {}", file.display()));
+    }
+    let file = world.ctx.hosts_file();
+    let hosts_text = world.ctx.fs.read(&file).map_err(StepError::reading(&file))?.unwrap_or_default();
+    if hosts::has_block(&String::from_utf8_lossy(&hosts_text), &world.environment) {
+        left.push(format!("hosts lines of {} in {}", world.environment, file.display()));
+    }
+    Ok(left)
+}

@@ -1,0 +1,171 @@
+//! `devstack up`: reads the world, makes a plan, carries it out, proves the result.
+
+mod consent;
+mod gather;
+mod prove;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::access::verify::Endpoint;
+use crate::cluster::orphans;
+use crate::context::Context;
+use crate::error::{ExitCode, Failure};
+use crate::event::{Action, Change, Event};
+use crate::executor::{self, RunFailure};
+use crate::journal::{EnvironmentLock, Holder, Journal, Opened, Record, VERSION};
+use crate::plan::Plan;
+use crate::step::World;
+
+pub use consent::Ask;
+pub use gather::{Gathered, gather};
+
+/// The desired state, as the command line says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The environment's name; the profile's where absent.
+    pub environment: Option<String>,
+    /// A built-in name, a file or a directory; the recorded one, `./devstack.yaml` or `s3www` where absent.
+    pub profile: Option<String>,
+    /// `--set`, in order.
+    pub sets: Vec<(String, String)>,
+    /// `--nodes`.
+    pub nodes: Option<u8>,
+    /// Whether no registry may be asked.
+    pub offline: bool,
+    /// Whether nothing may be changed.
+    pub dry_run: bool,
+}
+
+/// What came of an `up`.
+#[derive(Debug)]
+pub struct Upped {
+    /// The environment.
+    pub environment: String,
+    /// Every promise and what it was seen to do.
+    pub endpoints: Vec<Endpoint>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Brings an environment up and proves it; with `dry_run`, says what would be done.
+///
+/// # Errors
+/// A [`Failure`] with its cause and the next command.
+pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option<Upped>, Failure> {
+    let began = Instant::now();
+    let gathered = gather(ctx, desired).await?;
+    let world = &gathered.world;
+    if desired.dry_run {
+        let journal = Journal::open(&world.dir, ctx.fs.clone())?;
+        let plan = gathered.plan(&journal, BTreeMap::new())?;
+        show(ctx, world, &gathered, &plan).await?;
+        return Ok(None);
+    }
+    let io = |error: std::io::Error| {
+        Failure::new(ExitCode::Failed, format!("cannot make {}", world.dir.display())).cause(error.to_string())
+    };
+    ctx.fs.create_dir(&world.dir).map_err(io)?;
+    let lock = EnvironmentLock::take(&world.dir, &world.environment, &holder(ctx, "up"))?;
+    let result = locked(ctx, desired, &gathered, ask).await;
+    lock.release();
+    let endpoints = result?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Some(Upped { environment: world.environment.clone(), endpoints, seconds }))
+}
+
+/// Who is about to hold an environment.
+pub fn holder(ctx: &Context, verb: &str) -> Holder {
+    Holder { pid: std::process::id(), verb: verb.to_owned(), since: ctx.clock.now().to_string() }
+}
+
+async fn locked(
+    ctx: &Context,
+    desired: &Desired,
+    gathered: &Gathered,
+    ask: Ask<'_>,
+) -> Result<Vec<Endpoint>, Failure> {
+    let world = &gathered.world;
+    let stopped = orphans::stop(&world.environment).await;
+    if !stopped.is_empty() {
+        ctx.events.note(format!("stopped {} processes that a killed devstack left behind", stopped.len()));
+    }
+    let journal = Journal::open(&world.dir, ctx.fs.clone())?;
+    let fresh = journal.is_empty();
+    let credentials = gathered.credentials(ctx)?;
+    let plan = gathered.plan(&journal, credentials)?;
+    let changes = show(ctx, world, gathered, &plan).await?;
+    let reasons = consent::reasons(gathered, &changes);
+    if !reasons.is_empty()
+        && let Err(refusal) = ask(reasons)
+    {
+        if fresh {
+            // Nothing was changed; the directory would be the only trace.
+            let _ = ctx.fs.remove_dir(&world.dir);
+        }
+        return Err(refusal);
+    }
+    let opened = opened(ctx, desired, gathered);
+    if journal.opened().is_none_or(|known| Opened { at: opened.at.clone(), ..known } != opened) || !journal.is_ready() {
+        journal.append(Record::Opened(opened))?;
+    }
+    gathered.record_choices()?;
+    let outputs = match executor::run(ctx, world, &journal, &plan.graph).await {
+        Ok(outputs) => outputs,
+        Err(RunFailure::Interrupted) => return Err(Failure::interrupted(true)),
+        Err(RunFailure::Step { step, source }) => return Err(prove::explain(world, &step, *source).await),
+    };
+    let endpoints = prove::prove(ctx, gathered, &plan, &outputs).await?;
+    if !journal.is_ready() {
+        journal.append(Record::Ready { at: ctx.clock.now().to_string() })?;
+    }
+    Ok(endpoints)
+}
+
+fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
+    Opened {
+        version: VERSION,
+        devstack: env!("CARGO_PKG_VERSION").to_owned(),
+        environment: gathered.world.environment.clone(),
+        profile: gathered.source.clone(),
+        sets: gathered.sets.clone(),
+        provider: "kind".to_owned(),
+        nodes: desired.nodes,
+        context: None,
+        ports: BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
+        at: ctx.clock.now().to_string(),
+    }
+}
+
+/// Finds out what each step would do, and shows it.
+async fn show(ctx: &Context, world: &World, gathered: &Gathered, plan: &Plan) -> Result<Vec<Change>, Failure> {
+    // A cluster that is not there, or not complete, has nothing to be looked at.
+    if world.nodes().await?.iter().any(|node| node.state == "running") {
+        let _ = world.reconnect().await;
+    }
+    let mut changes = Vec::new();
+    let observed = plan.graph.nodes().iter().map(|node| async {
+        let observed = node.step.observe(world).await?;
+        Ok::<_, crate::step::StepError>(observed.map(|observed| Change {
+            step: node.id.clone(),
+            action: observed.action,
+            what: observed.what,
+            why: observed.why,
+        }))
+    });
+    changes.extend(futures::future::try_join_all(observed).await?.into_iter().flatten());
+    ctx.events.emit(Event::Plan { summary: gathered.summary(), changes: changes.clone() });
+    Ok(changes)
+}
+
+/// The last line of `up` in JSON.
+pub fn result(upped: &Upped) -> Value {
+    json!({"environment": upped.environment, "endpoints": upped.endpoints, "seconds": upped.seconds})
+}
+
+/// Whether nothing would be done.
+pub fn is_settled(changes: &[Change]) -> bool {
+    changes.iter().all(|change| change.action == Action::Leave)
+}

@@ -1,0 +1,37 @@
+//! What `up` asks before it does it.
+
+use crate::error::Failure;
+use crate::event::{Action, Change};
+use crate::image::Source;
+use crate::plan::id;
+use crate::up::Gathered;
+
+/// A source build that takes longer than this, in seconds, is asked for.
+const LONG_BUILD: u64 = 60;
+
+/// How a person is asked: gets what needs consent, one line each; refuses with exit code 5.
+pub type Ask<'a> = &'a (dyn Fn(Vec<String>) -> Result<(), Failure> + Sync);
+
+/// Everything in a plan that needs consent (`design.md`, "Consent"): a substitute for an upstream image, a long source
+/// build, the loss of data.
+pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    // What is on the nodes already was consented to when it got there.
+    let chosen = std::iter::once(&gathered.node).chain(&gathered.choices);
+    let fetched: Vec<_> = chosen.filter(|choice| choice.source != Source::Nodes).collect();
+    for choice in fetched.iter().filter(|choice| choice.substitute) {
+        reasons.push(format!("{} is played by {}, which is not upstream's: {}", choice.role, choice.reference, choice.why));
+    }
+    let builds: Vec<_> = fetched.iter().filter(|choice| matches!(choice.source, Source::Build { .. })).collect();
+    let seconds: u64 = builds.iter().filter_map(|choice| choice.expect_seconds).sum();
+    if seconds > LONG_BUILD {
+        let names: Vec<&str> = builds.iter().map(|choice| choice.role.as_str()).collect();
+        reasons.push(format!("{} are built from source, about {} minutes", names.join(", "), seconds.div_ceil(60)));
+    }
+    for change in changes.iter().filter(|change| change.step == id::CLUSTER && change.action == Action::Repair) {
+        if let Some(why) = change.why.as_deref().filter(|why| why.contains("nodes are there")) {
+            reasons.push(format!("{}: {why}; what its volumes hold is lost", change.what));
+        }
+    }
+    reasons
+}

@@ -1,0 +1,292 @@
+//! Everything that is read before anything is changed: profile, facts, images, ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::access::hosts;
+use crate::access::ports;
+use crate::access::site::Site;
+use crate::cluster::kind::Adaptation;
+use crate::context::Context;
+use crate::error::{ExitCode, Failure};
+use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
+use crate::image::{self, Choice, Images, KubeRange, Limits, Target};
+use crate::journal::Journal;
+use crate::oci::Platform;
+use crate::plan::{self, Inputs, Plan};
+use crate::ports::engine::KIND_CLUSTER_LABEL;
+use crate::profile::{self, ProfileSource, Resolved};
+use crate::secrets::{self, Credential};
+use crate::step::{StepError, World};
+use crate::up::Desired;
+
+/// The role of the node image.
+pub const NODE_ROLE: &str = "node";
+
+/// The file of what was chosen, in the environment's directory.
+const CHOICES: &str = "choices.json";
+
+/// What `up` works with.
+pub struct Gathered {
+    /// The environment's world.
+    pub world: World,
+    /// The profile.
+    pub profile: Resolved,
+    /// The profile as it is recorded.
+    pub source: String,
+    /// `--set`, with paths made absolute.
+    pub sets: Vec<(String, String)>,
+    /// What was read.
+    pub facts: Facts,
+    /// The node image.
+    pub node: Choice,
+    /// Workload images.
+    pub choices: Vec<Choice>,
+    /// Number of nodes.
+    pub nodes: u8,
+    /// Loopback ports of the ingress.
+    pub ports: (u16, u16),
+    /// Sites by bucket.
+    pub sites: BTreeMap<String, Site>,
+    /// Whether the hosts file may get names, and how.
+    pub hosts: hosts::Access,
+}
+
+/// What the command line and the journal leave of the desired state.
+struct Settled {
+    environment: Option<String>,
+    source: ProfileSource,
+    recorded_source: String,
+    sets: Vec<(String, String)>,
+    nodes: Option<u8>,
+}
+
+fn settle(ctx: &Context, desired: &Desired) -> Result<Settled, Failure> {
+    let recorded = |name: &str| -> Result<_, Failure> {
+        Ok(Journal::open(&ctx.dirs.environment(name), ctx.fs.clone())?.opened())
+    };
+    let (profile, sets, nodes, environment) = match (&desired.profile, &desired.environment) {
+        (Some(profile), environment) => (profile.clone(), desired.sets.clone(), desired.nodes, environment.clone()),
+        (None, Some(environment)) => match recorded(environment)? {
+            Some(opened) => {
+                let mut sets = opened.sets;
+                sets.extend(desired.sets.iter().cloned());
+                (opened.profile, sets, desired.nodes.or(opened.nodes), Some(environment.clone()))
+            }
+            None => (default_profile(ctx), desired.sets.clone(), desired.nodes, Some(environment.clone())),
+        },
+        (None, None) => match crate::environments::list(ctx)?.as_slice() {
+            [] => (default_profile(ctx), desired.sets.clone(), desired.nodes, None),
+            [only] => match recorded(only)? {
+                Some(opened) => {
+                    let mut sets = opened.sets;
+                    sets.extend(desired.sets.iter().cloned());
+                    (opened.profile, sets, desired.nodes.or(opened.nodes), Some(only.clone()))
+                }
+                None => (default_profile(ctx), desired.sets.clone(), desired.nodes, None),
+            },
+            several => return Err(crate::environments::ambiguous(several)),
+        },
+    };
+    let source = ProfileSource::of(&profile);
+    Ok(Settled { recorded_source: source.recorded(), environment, source, sets, nodes })
+}
+
+/// The loopback ports that an earlier `up` took.
+fn recorded_ports(ctx: &Context, environment: &str) -> Result<Option<(u16, u16)>, Failure> {
+    let opened = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone())?.opened();
+    Ok(opened.and_then(|opened| Some((*opened.ports.get("http")?, *opened.ports.get("https")?))))
+}
+
+/// `./devstack.yaml` where there is one, else the built-in that needs no thought.
+fn default_profile(ctx: &Context) -> String {
+    let own = PathBuf::from("./devstack.yaml");
+    if matches!(ctx.fs.read(&own), Ok(Some(_))) { own.display().to_string() } else { "s3www".to_owned() }
+}
+
+/// Reads everything; changes nothing.
+///
+/// # Errors
+/// A [`Failure`] with the exit code of the contract: invalid input 2, an engine that refuses this account 5, the rest 1.
+pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failure> {
+    let settled = settle(ctx, desired)?;
+    // A wrong profile is told before a missing engine.
+    let name = load(ctx, &settled, &Facts::default())?.name;
+    let environment = settled.environment.clone().unwrap_or(name);
+    let world = World::real(ctx, &environment);
+    let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
+    let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());
+    let info = info?;
+    let engine_facts = EngineFacts::of(info, &host);
+    let facts = Facts { source: None, host, engine: Some(engine_facts), nodes: Vec::new() };
+    let profile = load(ctx, &settled, &facts)?;
+    let images = Images::open(ctx, Some(world.engine.clone()), world.runner.clone(), Limits::default())?;
+    let world = world.with_images(images);
+    let sites = sites(&profile)?;
+    let nodes = profile.cluster.nodes;
+    let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
+    let ports = match recorded_ports(ctx, &environment)? {
+        Some(ports) => ports,
+        None => ports::choose(&facts)?,
+    };
+    let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
+    Ok(Gathered {
+        world,
+        profile,
+        source: settled.recorded_source,
+        sets: settled.sets,
+        facts,
+        node,
+        choices,
+        nodes,
+        ports,
+        sites,
+        hosts,
+    })
+}
+
+fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Failure> {
+    let engine = facts.engine.as_ref();
+    let facts = json!({
+        "reachable": facts.reachable().reachable,
+        "architecture": engine.map(|engine| engine.platform.clone()),
+    });
+    let request = profile::Request::new(&settled.source, &settled.sets, &facts);
+    Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
+}
+
+fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
+    let contents = profile.components.iter().flat_map(|component| &component.content);
+    contents.map(|content| Ok((content.bucket.clone(), plan::site_of(&content.source)?))).collect()
+}
+
+async fn choose(
+    world: &World,
+    profile: &Resolved,
+    facts: &Facts,
+    offline: bool,
+) -> Result<(Choice, Vec<Choice>), Failure> {
+    let engine = facts.engine.as_ref();
+    let mut roles = vec![NODE_ROLE.to_owned()];
+    let mut named = BTreeMap::new();
+    for component in &profile.components {
+        for (variable, role) in &component.images {
+            if !roles.contains(role) {
+                roles.push(role.clone());
+            }
+            if let Some(reference) = component.image_overrides.get(variable) {
+                named.insert(role.clone(), reference.parse().map_err(|error: image::NotAReference| {
+                    Failure::usage(error.to_string())
+                })?);
+            }
+        }
+    }
+    let platform = engine.map(|engine| engine.platform.as_str()).unwrap_or("linux/amd64");
+    let platform: Platform =
+        platform.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {platform}")))?;
+    let kubernetes = match profile.cluster.kubernetes.as_str() {
+        "auto" => KubeRange::default(),
+        wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
+    };
+    let request = image::Request {
+        roles,
+        target: Target {
+            platform,
+            cpu: engine.and_then(EngineFacts::level),
+            kubernetes,
+            cgroup: engine.map(EngineFacts::cgroup).filter(|version| *version != 0),
+        },
+        named,
+        recorded: recorded_choices(world),
+    };
+    let nodes = images_on_nodes(world).await?;
+    let mut choices =
+        world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
+    let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
+    let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
+    Ok((node, choices))
+}
+
+/// What an earlier `up` chose; nothing where it cannot be read, and then the choice is made again.
+fn recorded_choices(world: &World) -> Vec<Choice> {
+    let text = world.ctx.fs.read(&world.dir.join(CHOICES)).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// What every running node has, and the image that the nodes themselves were made from.
+async fn images_on_nodes(world: &World) -> Result<BTreeSet<String>, Failure> {
+    let nodes = world.engine.containers(Some(&format!("{KIND_CLUSTER_LABEL}={}", world.reserved_name()))).await?;
+    let lists = nodes.iter().filter(|node| node.state == "running").map(|node| async {
+        let list = world.engine.exec(&node.id, &["ctr", "-n", "k8s.io", "images", "ls", "-q"], None).await;
+        list.map(|list| list.text().lines().map(str::to_owned).collect::<BTreeSet<_>>()).unwrap_or_default()
+    });
+    let lists = futures::future::join_all(lists).await;
+    if lists.len() != nodes.len() {
+        return Ok(BTreeSet::new());
+    }
+    let everywhere = lists.into_iter().reduce(|one, other| one.intersection(&other).cloned().collect());
+    let mut images = everywhere.unwrap_or_default();
+    images.extend(nodes.first().map(|node| node.image.clone()));
+    Ok(images)
+}
+
+impl Gathered {
+    /// Records what was chosen, so that the next `up` asks nobody.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn record_choices(&self) -> Result<(), Failure> {
+        let path = self.world.dir.join(CHOICES);
+        let all: Vec<&Choice> = std::iter::once(&self.node).chain(&self.choices).collect();
+        let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
+        Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
+    }
+
+    /// The credentials of the profile, generated where they are not there yet.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
+        let names = self.profile.components.iter().flat_map(|component| component.credentials.iter().cloned());
+        Ok(secrets::ensure(&*ctx.fs, &self.world.dir.join("secrets.json"), names)?)
+    }
+
+    /// The plan. For a dry run no credentials exist yet; the names stand for them.
+    ///
+    /// # Errors
+    /// A defect of the plan.
+    pub fn plan(&self, journal: &Journal, credentials: BTreeMap<String, Credential>) -> Result<Plan, Failure> {
+        let engine = self.facts.engine.as_ref();
+        let inputs = Inputs {
+            environment: &self.world.environment,
+            profile: &self.profile,
+            node: self.node.clone(),
+            choices: self.choices.clone(),
+            nodes: self.nodes,
+            ports: self.ports,
+            adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
+            credentials,
+            sites: self.sites.clone(),
+            before: journal.outputs(),
+            kubeconfig: self.world.ctx.user_kubeconfig(),
+            hosts: (self.hosts != hosts::Access::Unavailable).then(|| self.world.ctx.hosts_file()),
+        };
+        plan::plan(&inputs).map_err(|error| Failure::new(ExitCode::Failed, format!("the plan is wrong: {error}")))
+    }
+
+    /// One line that says what is coming.
+    pub fn summary(&self) -> String {
+        let engine = self.facts.engine.as_ref();
+        let level = engine.and_then(EngineFacts::level).map(|level| format!(", CPU level {level}")).unwrap_or_default();
+        let platform = engine.map(|engine| engine.platform.clone()).unwrap_or_default();
+        let nodes = if self.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.nodes) };
+        let name = if self.world.environment == self.profile.name {
+            self.profile.name.clone()
+        } else {
+            format!("{} as {}", self.profile.name, self.world.environment)
+        };
+        format!("{name} · kind · {nodes} · Kubernetes {} · {platform}{level}", self.node.version)
+    }
+}

@@ -1,0 +1,164 @@
+//! The proof at the end of `up`: every URL is fetched from the host; and what a failed step is explained by.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::access::verify::{self, Endpoint, Promise};
+use crate::check;
+use crate::context::Context;
+use crate::error::{Advise as _, ExitCode, Failure};
+use crate::event::Event;
+use crate::plan::{Plan, id, route_host};
+use crate::ports::runner::RunError;
+use crate::step::{StepError, World};
+use crate::up::Gathered;
+
+/// How long an endpoint may take once everything behind it is ready.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the environment promises: each route under each of its names, and the profile's own requests.
+///
+/// # Errors
+/// Where a value of the profile is not known; a defect after a run.
+pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Value>) -> Result<Vec<Promise>, Failure> {
+    let mut scope = plan.scope.clone();
+    let address = plan.ingress_address.as_ref().and_then(|(service, step)| {
+        outputs.get(step)?.get(service)?.as_str()?.parse::<IpAddr>().ok()
+    });
+    if let (Some((service, _)), Some(address)) = (&plan.ingress_address, address) {
+        scope.set(&format!("services.{}.address", service.replace('/', ".")), address.to_string());
+    }
+    let verifications = gathered.profile.verify(&scope)?;
+    let mut promises = Vec::new();
+    for route in &gathered.profile.routes {
+        let host = route_host(&gathered.world.environment, &gathered.profile.name, &route.host);
+        let port = gathered.ports.0;
+        let suffix = if port == 80 { String::new() } else { format!(":{port}") };
+        let own = scope.get(&format!("routes.{}.url", route.name)).and_then(Value::as_str).unwrap_or_default();
+        let wanted = verifications.iter().find(|one| one.url == own);
+        let mut promise = |name: String, url: String, dial: Option<SocketAddr>| {
+            promises.push(Promise {
+                name,
+                url,
+                status: wanted.map_or(200, |one| one.status),
+                sha256: wanted.and_then(|one| one.sha256.clone()),
+                contains: wanted.and_then(|one| one.contains.clone()),
+                dial,
+                shown: true,
+            });
+        };
+        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        promise(route.name.clone(), format!("http://{host}.localhost{suffix}{}", route.path), Some(loopback));
+        if outputs.contains_key(id::HOSTS) {
+            let url = match address {
+                Some(_) => format!("http://{host}.test{}", route.path),
+                None => format!("http://{host}.test{suffix}{}", route.path),
+            };
+            promise(format!("{}-test", route.name), url, None);
+        }
+    }
+    for one in verifications {
+        if promises.iter().any(|promise| promise.url == one.url) {
+            continue;
+        }
+        promises.push(Promise {
+            name: format!("verify {}", one.url),
+            url: one.url,
+            status: one.status,
+            sha256: one.sha256,
+            contains: one.contains,
+            dial: None,
+            shown: false,
+        });
+    }
+    Ok(promises)
+}
+
+/// Fetches everything that is promised, all at a time.
+///
+/// # Errors
+/// A [`Failure`] that names the first endpoint that does not keep its promise, and why.
+pub async fn prove(
+    ctx: &Context,
+    gathered: &Gathered,
+    plan: &Plan,
+    outputs: &BTreeMap<String, Value>,
+) -> Result<Vec<Endpoint>, Failure> {
+    let promises = promises(gathered, plan, outputs)?;
+    let text = serde_json::to_vec_pretty(&promises).unwrap_or_default();
+    let path = gathered.world.dir.join("promises.json");
+    ctx.fs.write(&path, &text, 0o600).map_err(|error| StepError::writing(&path)(error))?;
+    let began = std::time::Instant::now();
+    let step = "verify".to_owned();
+    ctx.events.emit(Event::StepStarted { step: step.clone() });
+    let patience = ctx.options.timeout.unwrap_or(PATIENCE);
+    let kube = gathered.world.kube()?;
+    let fetched = promises.iter().map(|promise| {
+        let step = step.clone();
+        let waiting = move |reason: &str| {
+            let reason = format!("{}: {reason}", promise.url);
+            ctx.events.emit(Event::StepWaiting { step: step.clone(), reason });
+        };
+        verify::fetch_until(ctx, Some(&*kube), promise, patience, waiting)
+    });
+    let fetched = tokio::select! {
+        () = ctx.cancel.cancelled() => return Err(Failure::interrupted(true)),
+        fetched = futures::future::join_all(fetched) => fetched,
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    if let Some(broken) = fetched.iter().find(|endpoint| !endpoint.ok) {
+        let reason = broken.reason.clone().unwrap_or_default();
+        ctx.events.emit(Event::StepFailed { step, error: format!("{}: {reason}", broken.url), seconds });
+        return Err(Failure::new(ExitCode::Failed, format!("{} does not serve what it promises", broken.url))
+            .cause(reason)
+            .hint("devstack doctor")
+            .kept("the cluster; `devstack up` resumes here, `devstack down` removes it"));
+    }
+    let detail = format!("{0}/{0}", fetched.len());
+    ctx.events.emit(Event::StepDone { step, detail, changed: false, seconds });
+    let shown = |endpoint: &Endpoint| promises.iter().any(|promise| promise.shown && promise.name == endpoint.name);
+    Ok(fetched.into_iter().filter(shown).collect())
+}
+
+/// All that an error knows: of a child process everything it wrote.
+fn text_of(error: &StepError) -> String {
+    match error {
+        StepError::Run(RunError::Failed { stdout, stderr, .. }) => format!("{stderr}\n{stdout}"),
+        other => crate::error::chain(other),
+    }
+}
+
+/// What a failed step is explained by: its own findings, else what the known signatures read in its error.
+pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
+    let mut failure = Failure::new(error.exit(), format!("{step} failed")).cause(crate::error::chain(&error));
+    let findings = match &error {
+        StepError::Wait { findings, .. } => findings.clone(),
+        other => check::Signatures::builtin()
+            .map(|signatures| signatures.diagnose(&text_of(other)).iter().map(check::Match::finding).collect())
+            .unwrap_or_default(),
+    };
+    match findings.first() {
+        Some(finding) => {
+            failure = failure.cause(finding.cause.clone()).check(finding.id.clone());
+            if !finding.evidence.is_empty() {
+                failure = failure.proof(finding.evidence.clone());
+            }
+            for remedy in &finding.remedy {
+                failure = failure.hint(remedy.clone());
+            }
+        }
+        None => match error.hint() {
+            Some(hint) => failure = failure.hint(hint),
+            None => failure = failure.hint("devstack doctor"),
+        },
+    }
+    match world.nodes().await {
+        Ok(nodes) if !nodes.is_empty() => {
+            failure.kept("the cluster; `devstack up` resumes here, `devstack down` removes it")
+        }
+        _ => failure,
+    }
+}
