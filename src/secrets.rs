@@ -1,6 +1,7 @@
 //! Credentials: generated once an environment, kept in one owner-only file beside the journal and in the cluster.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -72,9 +73,9 @@ pub fn ensure(
     let mut known = read(fs, path)?;
     let mut fresh = false;
     for name in names {
-        if !known.contains_key(&name) {
-            let username = username(&name);
-            known.insert(name, Credential { username, password: password()? });
+        if let Entry::Vacant(place) = known.entry(name) {
+            let username = username(place.key());
+            place.insert(Credential { username, password: password()? });
             fresh = true;
         }
     }

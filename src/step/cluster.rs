@@ -36,7 +36,7 @@ enum There {
     Nothing,
     Part(Vec<Container>),
     Stopped(Vec<Container>),
-    Running(usize),
+    Running,
 }
 
 impl ClusterStep {
@@ -46,7 +46,7 @@ impl ClusterStep {
         Ok(match nodes.len() {
             0 => There::Nothing,
             found if !self.complete || found != wanted => There::Part(nodes),
-            found if nodes.iter().all(|node| node.state == "running") => There::Running(found),
+            _ if nodes.iter().all(|node| node.state == "running") => There::Running,
             _ => There::Stopped(nodes),
         })
     }
@@ -68,14 +68,14 @@ impl ClusterStep {
                     nodes.iter().filter(|node| node.state != "running").map(|node| node.name.as_str()).collect();
                 Observed::new(Action::Repair, what).because(format!("not running: {}", stopped.join(", ")))
             }
-            There::Running(_) => Observed::new(Action::Leave, what),
+            There::Running => Observed::new(Action::Leave, what),
         })
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
         let changed = match self.look(world).await? {
-            There::Running(_) => false,
+            There::Running => false,
             There::Stopped(nodes) => {
                 for node in &nodes {
                     match node.state.as_str() {

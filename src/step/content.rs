@@ -104,14 +104,14 @@ impl ContentStep {
         let kube = run.world.kube().map_err(not_yet)?;
         let stream = kube.port_forward(&self.namespace, &pod, self.port).await.map_err(not_yet)?;
         let host = format!("{pod}.{}:{}", self.namespace, self.port);
-        let mut s3 = S3::connect(stream, &host, &self.bucket, &self.key, &self.secret.0).await.map_err(trouble)?;
+        let mut s3 = S3::connect(stream, &host, &self.bucket, &self.key, &self.secret.0).await.map_err(|error| trouble(&error))?;
         let digest = self.site.digest();
-        if s3.get(MARKER).await.map_err(trouble)?.as_deref() == Some(digest.as_bytes())
-            && self.holds(&mut s3).await.map_err(trouble)?
+        if s3.get(MARKER).await.map_err(|error| trouble(&error))?.as_deref() == Some(digest.as_bytes())
+            && self.holds(&mut s3).await.map_err(|error| trouble(&error))?
         {
             return Ok(false);
         }
-        s3.create_bucket().await.map_err(trouble)?;
+        s3.create_bucket().await.map_err(|error| trouble(&error))?;
         let done = Arc::new(AtomicU64::new(0));
         for object in &self.site.objects {
             let events = run.ctx.events.clone();
@@ -126,12 +126,12 @@ impl ContentStep {
                     detail: detail.clone(),
                 });
             };
-            s3.put(object, progress).await.map_err(trouble)?;
+            s3.put(object, progress).await.map_err(|error| trouble(&error))?;
         }
         for key in self.before.iter().filter(|key| self.site.objects.iter().all(|object| object.key != **key)) {
-            s3.delete(key).await.map_err(trouble)?;
+            s3.delete(key).await.map_err(|error| trouble(&error))?;
         }
-        s3.put(&marker(&digest), |_| {}).await.map_err(trouble)?;
+        s3.put(&marker(&digest), |_| {}).await.map_err(|error| trouble(&error))?;
         Ok(true)
     }
 
@@ -173,8 +173,8 @@ fn not_yet(error: KubeError) -> Trouble {
     }
 }
 
-fn trouble(error: S3Error) -> Trouble {
-    match &error {
+fn trouble(error: &S3Error) -> Trouble {
+    match error {
         S3Error::Connection(_) => Trouble::NotYet(error.to_string()),
         S3Error::Refused { status, .. } if status.is_server_error() => Trouble::NotYet(error.to_string()),
         S3Error::Refused { .. } | S3Error::Request(_) => Trouble::Final(StepError::message(error.to_string())),
