@@ -205,7 +205,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                     site: site.clone(),
                     bucket: content.bucket.clone(),
                     namespace: content.namespace.clone(),
-                    selector: content.pods.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","),
+                    selector: content
+                        .pods
+                        .iter()
+                        .map(|(key, value)| format!("{key}={value}"))
+                        .collect::<Vec<_>>()
+                        .join(","),
                     port: content.port,
                     key: credential.username.clone(),
                     secret: Secret(credential.password.clone()),
@@ -215,9 +220,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         }
     }
     if let Some(file) = &inputs.hosts {
-        let names = inputs.profile.routes.iter().map(|route| {
-            format!("{}.test", route_host(inputs.environment, &inputs.profile.name, &route.host))
-        });
+        let names = inputs
+            .profile
+            .routes
+            .iter()
+            .map(|route| format!("{}.test", route_host(inputs.environment, &inputs.profile.name, &route.host)));
         let after: Vec<(&str, When)> = match &ingress_address {
             Some((_, step)) => vec![(step.as_str(), Done)],
             None => Vec::new(),
@@ -225,11 +232,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         nodes.push(node(
             id::HOSTS,
             &after,
-            Step::Hosts(HostsStep {
-                file: file.clone(),
-                names: names.collect(),
-                address: ingress_address.clone(),
-            }),
+            Step::Hosts(HostsStep { file: file.clone(), names: names.collect(), address: ingress_address.clone() }),
         ));
     }
     Ok(Plan { graph: Graph::new(nodes)?, scope, ingress_address })

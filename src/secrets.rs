@@ -110,7 +110,8 @@ fn password() -> Result<String, SecretsError> {
         let mut bytes = [0_u8; 64];
         getrandom::fill(&mut bytes).map_err(SecretsError::Random)?;
         // Bytes past the last whole multiple of the alphabet would make its first letters likelier.
-        let fair = bytes.iter().map(|byte| usize::from(*byte)).filter(|byte| *byte < 256 / ALPHABET.len() * ALPHABET.len());
+        let fair =
+            bytes.iter().map(|byte| usize::from(*byte)).filter(|byte| *byte < 256 / ALPHABET.len() * ALPHABET.len());
         password.extend(fair.map(|byte| char::from(ALPHABET[byte % ALPHABET.len()])).take(LENGTH - password.len()));
     }
     Ok(password)

@@ -91,10 +91,8 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let mut pods = Vec::new();
     if connected {
         let kube = world.kube()?;
-        let (found_nodes, found_pods) = tokio::join!(
-            kube.list("v1", "Node", None, ""),
-            kube.list("v1", "Pod", None, "dev.devstack.component"),
-        );
+        let (found_nodes, found_pods) =
+            tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, "dev.devstack.component"),);
         objects = found_nodes.unwrap_or_default();
         pods = found_pods.unwrap_or_default();
     }

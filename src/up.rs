@@ -81,12 +81,7 @@ pub fn holder(ctx: &Context, verb: &str) -> Holder {
     Holder { pid: std::process::id(), verb: verb.to_owned(), since: ctx.clock.now().to_string() }
 }
 
-async fn locked(
-    ctx: &Context,
-    desired: &Desired,
-    gathered: &Gathered,
-    ask: Ask<'_>,
-) -> Result<Vec<Endpoint>, Failure> {
+async fn locked(ctx: &Context, desired: &Desired, gathered: &Gathered, ask: Ask<'_>) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
     let stopped = orphans::stop(&world.environment).await;
     if !stopped.is_empty() {

@@ -1,4 +1,5 @@
 //! Profiles as files: every built-in is right, every mistake is named with its place.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::path::Path;
 

@@ -52,7 +52,8 @@ pub async fn get(kube: &dyn Kube, url: &url::Url) -> Result<Answer, String> {
     });
     let selector = selector.ok_or_else(|| format!("{namespace}/{service} selects no pods"))?;
     let pods = kube.list("v1", "Pod", Some(namespace), &selector).await.map_err(|error| error.to_string())?;
-    let pod = pods.iter().find(|pod| is_ready(pod)).ok_or_else(|| format!("no pod of {namespace}/{service} is ready"))?;
+    let pod =
+        pods.iter().find(|pod| is_ready(pod)).ok_or_else(|| format!("no pod of {namespace}/{service} is ready"))?;
     let pod_name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let target = match target {
         Target::Number(number) => number,
@@ -60,8 +61,7 @@ pub async fn get(kube: &dyn Kube, url: &url::Url) -> Result<Answer, String> {
             container_port(pod, &name).ok_or_else(|| format!("pod {namespace}/{pod_name} has no port {name}"))?
         }
     };
-    let stream =
-        kube.port_forward(namespace, pod_name, target).await.map_err(|error| error.to_string())?;
+    let stream = kube.port_forward(namespace, pod_name, target).await.map_err(|error| error.to_string())?;
     let (status, body) = request(stream, host, url).await?;
     let address = pod.pointer("/status/podIP").and_then(|address| address.as_str()?.parse().ok());
     Ok(Answer { pod: format!("{namespace}/{pod_name}"), address, status, body })

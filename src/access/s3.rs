@@ -70,7 +70,8 @@ impl S3 {
         key: &str,
         secret: &str,
     ) -> Result<Self, S3Error> {
-        let endpoint = format!("http://{host}").parse().map_err(|error| S3Error::Request(format!("{host}: {error}")))?;
+        let endpoint =
+            format!("http://{host}").parse().map_err(|error| S3Error::Request(format!("{host}: {error}")))?;
         let bucket = Bucket::new(endpoint, UrlStyle::Path, bucket.to_owned(), "us-east-1")
             .map_err(|error| S3Error::Request(error.to_string()))?;
         let (sender, connection) =
@@ -145,8 +146,10 @@ impl S3 {
                 let file = tokio::fs::File::open(path).await;
                 let file = file.map_err(|error| S3Error::Request(format!("{}: {error}", path.display())))?;
                 let chunks = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
-                StreamBody::new(chunks.inspect_ok(move |chunk| progress(chunk.len() as u64)).map_ok(Frame::data).boxed())
-                    .boxed_unsync()
+                StreamBody::new(
+                    chunks.inspect_ok(move |chunk| progress(chunk.len() as u64)).map_ok(Frame::data).boxed(),
+                )
+                .boxed_unsync()
             }
         };
         let headers = [

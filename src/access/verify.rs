@@ -94,12 +94,7 @@ pub async fn fetch_until(
     }
 }
 
-async fn attempt(
-    ctx: &Context,
-    kube: Option<&dyn Kube>,
-    promise: &Promise,
-    seen: &mut Endpoint,
-) -> Result<(), String> {
+async fn attempt(ctx: &Context, kube: Option<&dyn Kube>, promise: &Promise, seen: &mut Endpoint) -> Result<(), String> {
     let url: url::Url = promise.url.parse().map_err(|error| format!("not a URL: {error}"))?;
     let host = url.host_str().ok_or("the URL has no host")?.to_owned();
     let (status, sha256, start) = if host.ends_with(incluster::DOMAIN) {

@@ -59,8 +59,7 @@ impl KindSpec {
     }
 
     fn nodes(&self) -> Vec<Value> {
-        let mapping =
-            |container: u16, host: u16| json!({"containerPort": container, "hostPort": host, "listenAddress": "127.0.0.1"});
+        let mapping = |container: u16, host: u16| json!({"containerPort": container, "hostPort": host, "listenAddress": "127.0.0.1"});
         (0..self.nodes.max(1))
             .map(|number| {
                 let mut node = if number == 0 {

@@ -76,7 +76,10 @@ impl Advise for JournalError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Io { path, .. } => {
-                format!("check the free space and the permissions of {}, then run the same command again", path.display())
+                format!(
+                    "check the free space and the permissions of {}, then run the same command again",
+                    path.display()
+                )
             }
             Self::Damaged { .. } => {
                 "`devstack down` works without a journal: it finds what is devstack's by label and name".to_owned()
@@ -233,11 +236,7 @@ fn replay(path: &Path, bytes: &[u8]) -> Result<State, JournalError> {
             && version > u64::from(VERSION)
         {
             let written_by = value.get("devstack").and_then(Value::as_str).unwrap_or("of a newer kind");
-            return Err(JournalError::Newer {
-                path: path.to_path_buf(),
-                version,
-                written_by: written_by.to_owned(),
-            });
+            return Err(JournalError::Newer { path: path.to_path_buf(), version, written_by: written_by.to_owned() });
         }
         match value.and_then(serde_json::from_value::<Record>) {
             Ok(record) => records.push(record),
@@ -304,7 +303,8 @@ mod tests {
     fn a_damaged_line_in_the_middle_is_refused_with_its_number() {
         let dir = tempfile::tempdir().unwrap();
         let line = intent("a", network("one"));
-        std::fs::write(dir.path().join("journal.jsonl"), format!("{line}\n{{\"record\":\"nonsense\"}}\n{line}\n")).unwrap();
+        std::fs::write(dir.path().join("journal.jsonl"), format!("{line}\n{{\"record\":\"nonsense\"}}\n{line}\n"))
+            .unwrap();
         let error = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).map(drop).unwrap_err();
         assert!(matches!(error, JournalError::Damaged { line: 2, .. }), "{error}");
     }

@@ -116,8 +116,10 @@ mod tests {
 
     #[test]
     fn a_daemon_set_without_nodes_is_not_ready() {
-        let set = |wanted: i64| json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1,
-            "desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberAvailable": wanted}});
+        let set = |wanted: i64| {
+            json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1,
+            "desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberAvailable": wanted}})
+        };
         assert!(!is_ready(ReadyKind::DaemonSet, &set(0)));
         assert!(is_ready(ReadyKind::DaemonSet, &set(2)));
     }

@@ -59,10 +59,14 @@ impl ClusterStep {
                 Observed::new(Action::Create, what).because("it was there and is gone: somebody removed its nodes")
             }
             There::Nothing => Observed::new(Action::Create, what),
-            There::Part(found) if self.complete => Observed::new(Action::Repair, what)
-                .because(format!("{} of {} nodes are there: it is created anew", found.len(), self.spec.nodes)),
-            There::Part(_) => Observed::new(Action::Repair, what)
-                .because("an earlier creation did not finish: it is created anew"),
+            There::Part(found) if self.complete => Observed::new(Action::Repair, what).because(format!(
+                "{} of {} nodes are there: it is created anew",
+                found.len(),
+                self.spec.nodes
+            )),
+            There::Part(_) => {
+                Observed::new(Action::Repair, what).because("an earlier creation did not finish: it is created anew")
+            }
             There::Stopped(nodes) => {
                 let stopped: Vec<&str> =
                     nodes.iter().filter(|node| node.state != "running").map(|node| node.name.as_str()).collect();
@@ -127,8 +131,8 @@ impl ClusterStep {
         let image = run.output(&self.node_image)["reference"].as_str().map_or(self.spec.image.clone(), str::to_owned);
         let spec = KindSpec { image, ..self.spec.clone() };
         let config = world.dir.join("kind.json");
-        let text = serde_json::to_vec_pretty(&spec.config())
-            .map_err(|error| StepError::writing(&config)(error.into()))?;
+        let text =
+            serde_json::to_vec_pretty(&spec.config()).map_err(|error| StepError::writing(&config)(error.into()))?;
         world.ctx.fs.write(&config, &text, 0o600).map_err(StepError::writing(&config))?;
         let cmd = spec.create(&kind, &config, &world.dir.join("kubeconfig.kind"), &endpoint);
         world

@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn only_an_apply_that_changed_something_counts() {
-        let stored = |manager: &str, time: &str| json!({"metadata": {"managedFields": [{"manager": manager, "time": time}]}});
+        let stored =
+            |manager: &str, time: &str| json!({"metadata": {"managedFields": [{"manager": manager, "time": time}]}});
         let since = "2026-11-21T10:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
         assert!(applied_since(&stored("devstack", "2026-11-21T10:00:00Z"), since));
         assert!(!applied_since(&stored("devstack", "2026-11-21T09:59:59Z"), since));

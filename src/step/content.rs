@@ -85,11 +85,7 @@ impl ContentStep {
                 Err(Trouble::NotYet(reason)) => reason,
             };
             if began.elapsed() > patience {
-                return Err(StepError::Wait {
-                    what: format!("bucket {}", self.bucket),
-                    reason,
-                    findings: Vec::new(),
-                });
+                return Err(StepError::Wait { what: format!("bucket {}", self.bucket), reason, findings: Vec::new() });
             }
             if reason != told {
                 run.waiting(id, reason.clone());
@@ -104,7 +100,9 @@ impl ContentStep {
         let kube = run.world.kube().map_err(not_yet)?;
         let stream = kube.port_forward(&self.namespace, &pod, self.port).await.map_err(not_yet)?;
         let host = format!("{pod}.{}:{}", self.namespace, self.port);
-        let mut s3 = S3::connect(stream, &host, &self.bucket, &self.key, &self.secret.0).await.map_err(|error| trouble(&error))?;
+        let mut s3 = S3::connect(stream, &host, &self.bucket, &self.key, &self.secret.0)
+            .await
+            .map_err(|error| trouble(&error))?;
         let digest = self.site.digest();
         if s3.get(MARKER).await.map_err(|error| trouble(&error))?.as_deref() == Some(digest.as_bytes())
             && self.holds(&mut s3).await.map_err(|error| trouble(&error))?

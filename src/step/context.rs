@@ -35,9 +35,8 @@ impl KubeContextStep {
         Ok(match state.map_err(|error| StepError::of(&error))? {
             kubeconfig::State::Present => Observed::new(Action::Leave, what),
             kubeconfig::State::Absent => Observed::new(Action::Create, what),
-            kubeconfig::State::Differs => {
-                Observed::new(Action::Repair, what).because("it points to another server or user than the environment's")
-            }
+            kubeconfig::State::Differs => Observed::new(Action::Repair, what)
+                .because("it points to another server or user than the environment's"),
         })
     }
 

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::context::Context;
-use crate::kube::client::KubeClient;
 use crate::image::Images;
+use crate::kube::client::KubeClient;
 use crate::ports::docker::DockerEngine;
 use crate::ports::engine::{Container, EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::ports::kube::{KubeError, ObjectKey};
-use crate::ports::{Engine, Kube, Runner};
 use crate::ports::runner::ProcessRunner;
+use crate::ports::{Engine, Kube, Runner};
 use crate::step::StepError;
 use crate::step::network::pool_of;
 

@@ -20,7 +20,10 @@ pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     let chosen = std::iter::once(&gathered.node).chain(&gathered.choices);
     let fetched: Vec<_> = chosen.filter(|choice| choice.source != Source::Nodes).collect();
     for choice in fetched.iter().filter(|choice| choice.substitute) {
-        reasons.push(format!("{} is played by {}, which is not upstream's: {}", choice.role, choice.reference, choice.why));
+        reasons.push(format!(
+            "{} is played by {}, which is not upstream's: {}",
+            choice.role, choice.reference, choice.why
+        ));
     }
     let builds: Vec<_> = fetched.iter().filter(|choice| matches!(choice.source, Source::Build { .. })).collect();
     let seconds: u64 = builds.iter().filter_map(|choice| choice.expect_seconds).sum();

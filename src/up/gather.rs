@@ -64,9 +64,8 @@ struct Settled {
 }
 
 fn settle(ctx: &Context, desired: &Desired) -> Result<Settled, Failure> {
-    let recorded = |name: &str| -> Result<_, Failure> {
-        Ok(Journal::open(&ctx.dirs.environment(name), ctx.fs.clone())?.opened())
-    };
+    let recorded =
+        |name: &str| -> Result<_, Failure> { Ok(Journal::open(&ctx.dirs.environment(name), ctx.fs.clone())?.opened()) };
     let (profile, sets, nodes, environment) = match (&desired.profile, &desired.environment) {
         (Some(profile), environment) => (profile.clone(), desired.sets.clone(), desired.nodes, environment.clone()),
         (None, Some(environment)) => match recorded(environment)? {
@@ -177,13 +176,14 @@ async fn choose(
                 roles.push(role.clone());
             }
             if let Some(reference) = component.image_overrides.get(variable) {
-                named.insert(role.clone(), reference.parse().map_err(|error: image::NotAReference| {
-                    Failure::usage(error.to_string())
-                })?);
+                named.insert(
+                    role.clone(),
+                    reference.parse().map_err(|error: image::NotAReference| Failure::usage(error.to_string()))?,
+                );
             }
         }
     }
-    let platform = engine.map(|engine| engine.platform.as_str()).unwrap_or("linux/amd64");
+    let platform = engine.map_or("linux/amd64", |engine| engine.platform.as_str());
     let platform: Platform =
         platform.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {platform}")))?;
     let kubernetes = match profile.cluster.kubernetes.as_str() {
@@ -202,8 +202,7 @@ async fn choose(
         recorded: recorded_choices(world),
     };
     let nodes = images_on_nodes(world).await?;
-    let mut choices =
-        world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
+    let mut choices = world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
     let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
     let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
     Ok((node, choices))

@@ -25,9 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a value of the profile is not known; a defect after a run.
 pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Value>) -> Result<Vec<Promise>, Failure> {
     let mut scope = plan.scope.clone();
-    let address = plan.ingress_address.as_ref().and_then(|(service, step)| {
-        outputs.get(step)?.get(service)?.as_str()?.parse::<IpAddr>().ok()
-    });
+    let address = plan
+        .ingress_address
+        .as_ref()
+        .and_then(|(service, step)| outputs.get(step)?.get(service)?.as_str()?.parse::<IpAddr>().ok());
     if let (Some((service, _)), Some(address)) = (&plan.ingress_address, address) {
         scope.set(&format!("services.{}.address", service.replace('/', ".")), address.to_string());
     }
