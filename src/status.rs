@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::access::verify::{self, Endpoint, Promise};
+use crate::access::verify::{self, Endpoint};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
@@ -104,10 +104,7 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
             ready: objects.iter().find(|node| node["metadata"]["name"] == *container.name).map(is_ready),
         })
         .collect();
-    let promises: Vec<Promise> = match ctx.fs.read(&world.dir.join("promises.json")) {
-        Ok(Some(text)) => serde_json::from_slice(&text).unwrap_or_default(),
-        _ => Vec::new(),
-    };
+    let promises = verify::recorded(ctx, &world.dir);
     let endpoints = if paused {
         Vec::new()
     } else {

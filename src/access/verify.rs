@@ -1,6 +1,7 @@
 //! Proof that an endpoint serves what it promises, seen from the host: name → address → port → status → body.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -59,6 +60,24 @@ const SEARCHED: usize = 1 << 20;
 
 /// One request may take this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The file of an environment's promises, in its directory.
+const PROMISES: &str = "promises.json";
+
+/// Records what an environment promises, for `status` and `doctor`.
+///
+/// # Errors
+/// What the file system said.
+pub fn record(ctx: &Context, dir: &Path, promises: &[Promise]) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(promises)?;
+    ctx.fs.write(&dir.join(PROMISES), &text, 0o600)
+}
+
+/// What an environment promised at the end of its newest `up`; nothing where that cannot be read.
+pub fn recorded(ctx: &Context, dir: &Path) -> Vec<Promise> {
+    let text = ctx.fs.read(&dir.join(PROMISES)).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
 
 /// Fetches a URL once. One of a service inside the cluster is asked over a port-forward, with `kube`.
 pub async fn fetch(ctx: &Context, kube: Option<&dyn Kube>, promise: &Promise) -> Endpoint {

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::Session;
 use super::session::Runtime;
-use crate::check::{self, Asked, EnvironmentView, Needs, Outcome, Signatures};
+use crate::access::verify;
+use crate::check::{self, Asked, EndpointSeen, EnvironmentView, Needs, Outcome, Signatures};
 use crate::doctor::{self, Item, Report, Section};
 use crate::error::{ExitCode, Failure};
 use crate::kube::client::KubeClient;
@@ -129,11 +130,15 @@ async fn environment(session: &Session, engine: &dyn Engine, name: &str) -> Sect
         Ok(None) => Err(format!("there is no {}", file.display())),
         Err(error) => Err(format!("cannot read {}: {error}", file.display())),
     };
+    let promises = verify::recorded(ctx, &ctx.dirs.environment(name));
+    let shown = promises.iter().filter(|promise| promise.shown);
+    let seen = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise))).await;
+    let endpoints = seen.into_iter().map(|seen| EndpointSeen { url: seen.url, broken: seen.reason }).collect();
     let view = EnvironmentView {
         name,
         engine,
         kube: client.as_ref().map(|client| client as &dyn Kube).map_err(Clone::clone),
-        endpoints: Asked::No,
+        endpoints: Asked::Known(endpoints),
         now: ctx.clock.now(),
     };
     let items = view

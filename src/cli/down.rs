@@ -43,6 +43,9 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             downed.push(down::down(ctx, name, args.keep_cluster).await?);
         }
         session.ui.result(down::result(&downed), &text(&downed, ctx))?;
+        if session.environments()?.is_empty() {
+            session.ui.discard_logs();
+        }
         let clean = downed.iter().all(|one| one.leftovers.is_empty());
         Ok(if clean { ExitCode::Done } else { ExitCode::Leftovers })
     })

@@ -111,7 +111,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         (std::io::stdin().is_terminal(), std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     let changes = cli.command.changes();
     let redactor = Redactor::default();
-    let log = changes.then(|| RunLog::new(&dirs.cache.join("logs"), jiff::Timestamp::now(), std::process::id()));
+    let log = changes.then(|| RunLog::new(&dirs.state.join("logs"), jiff::Timestamp::now(), std::process::id()));
     let cancel = CancellationToken::new();
     let ui = Ui::new(Setup {
         format: global.output,

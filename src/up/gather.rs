@@ -8,11 +8,12 @@ use serde_json::json;
 use crate::access::hosts;
 use crate::access::ports;
 use crate::access::site::Site;
+use crate::check::{self, ImageNeed, Needs};
 use crate::cluster::kind::Adaptation;
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
-use crate::image::{self, Choice, Images, KubeRange, Limits, Target};
+use crate::image::{self, Choice, Images, KubeRange, KubeVersion, Limits, Target};
 use crate::journal::Journal;
 use crate::oci::Platform;
 use crate::plan::{self, Inputs, Plan};
@@ -131,6 +132,14 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
         None => ports::choose(&facts)?,
     };
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
+    // What runs has shown that it can.
+    if world.nodes().await?.iter().all(|node| node.state != "running") {
+        let needs = needs(&environment, &profile, &node, &choices, ports);
+        let inputs = check::gather(ctx, &*world.engine, &*world.runner, needs).await;
+        if let Some(refusal) = check::refusal(&check::preflight(&inputs)) {
+            return Err(refusal);
+        }
+    }
     Ok(Gathered {
         world,
         profile,
@@ -159,6 +168,34 @@ fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Fai
 fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
     let contents = profile.components.iter().flat_map(|component| &component.content);
     contents.map(|content| Ok((content.bucket.clone(), plan::site_of(&content.source)?))).collect()
+}
+
+/// Memory that a node takes besides its components: the control plane, the kubelet, the runtime.
+const NODE_MEMORY: u64 = 768 << 20;
+
+/// Space on the engine's disk that a node takes besides volumes: its writable layer and unpacked images.
+const NODE_DISK: u64 = 2 << 30;
+
+/// What this plan asks of the machine.
+fn needs(environment: &str, profile: &Resolved, node: &Choice, choices: &[Choice], ports: (u16, u16)) -> Needs {
+    let nodes = u64::from(profile.cluster.nodes);
+    let image = |choice: &Choice| ImageNeed {
+        role: choice.role.clone(),
+        reference: choice.reference.clone(),
+        level: Some(choice.cpu),
+        missing: None,
+    };
+    Needs {
+        environment: environment.to_owned(),
+        kubernetes_minor: node.version.parse::<KubeVersion>().ok().map(|version| u32::from(version.minor)),
+        memory: profile.memory() + nodes * NODE_MEMORY,
+        cpus: 1,
+        cache_disk: choices.iter().filter_map(|choice| choice.download_bytes).sum(),
+        engine_disk: profile.disk() + nodes * NODE_DISK,
+        ports: vec![ports.0, ports.1],
+        subnets: Vec::new(),
+        images: choices.iter().map(image).collect(),
+    }
 }
 
 async fn choose(
@@ -249,7 +286,11 @@ impl Gathered {
     /// What the file system said.
     pub fn credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
         let names = self.profile.components.iter().flat_map(|component| component.credentials.iter().cloned());
-        Ok(secrets::ensure(&*ctx.fs, &self.world.dir.join("secrets.json"), names)?)
+        let credentials = secrets::ensure(&*ctx.fs, &self.world.dir.join("secrets.json"), names)?;
+        for credential in credentials.values() {
+            ctx.redactor.register(&credential.password);
+        }
+        Ok(credentials)
     }
 
     /// The plan. For a dry run no credentials exist yet; the names stand for them.

@@ -89,9 +89,7 @@ pub async fn prove(
     outputs: &BTreeMap<String, Value>,
 ) -> Result<Vec<Endpoint>, Failure> {
     let promises = promises(gathered, plan, outputs)?;
-    let text = serde_json::to_vec_pretty(&promises).unwrap_or_default();
-    let path = gathered.world.dir.join("promises.json");
-    ctx.fs.write(&path, &text, 0o600).map_err(|error| StepError::writing(&path)(error))?;
+    verify::record(ctx, &gathered.world.dir, &promises).map_err(StepError::writing(&gathered.world.dir))?;
     let began = std::time::Instant::now();
     let step = "verify".to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });

@@ -1,6 +1,4 @@
 //! The command line as a person and a program meet it: hermetic, in an environment of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not marked as tests")]
 
 mod environment;
