@@ -1,6 +1,7 @@
 //! Images: the node image in the engine, workload images in the store and from there in every node.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -61,6 +62,10 @@ impl ObtainStep {
     }
 }
 
+/// How often images are sent to a node that breaks off, and after which time.
+const ATTEMPTS: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Brings workload images from the store into every node: one stream a node, all nodes at a time, each layer once.
 #[derive(Debug, Clone)]
 pub struct LoadStep {
@@ -76,14 +81,15 @@ impl LoadStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("{} images in every node", self.wanted().len());
         let nodes = world.nodes().await?;
-        let mut missing = 0;
+        let mut missing = BTreeSet::new();
         for node in nodes.iter().filter(|node| node.state == "running") {
-            missing += missing_on(world, &node.id, &self.wanted()).await?.len();
+            missing.extend(missing_on(world, &node.id, &self.wanted()).await?);
         }
-        Ok(match (nodes.is_empty(), missing) {
+        let names: Vec<String> = missing.into_iter().collect();
+        Ok(match (nodes.is_empty(), names.is_empty()) {
             (true, _) => Observed::new(Action::Create, what),
-            (false, 0) => Observed::new(Action::Leave, what),
-            (false, missing) => Observed::new(Action::Repair, what).because(format!("{missing} are missing")),
+            (false, true) => Observed::new(Action::Leave, what),
+            (false, false) => Observed::new(Action::Repair, what).because(format!("missing: {}", names.join(", "))),
         })
     }
 
@@ -120,13 +126,23 @@ impl LoadStep {
         }
         let bytes: u64 = images.iter().map(|image| image.size).sum();
         run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), bytes / 1_000_000));
-        let archive = archive::export(places.store(), &images, ArchiveFormat::Oci);
         // Unpacking waits for a container's first use: it would compete with the starting control plane.
         let import = ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "--digests", "-"];
-        let done = run.world.engine.exec(node, &import, Some(archive)).await?;
-        if done.status != 0 {
+        let mut attempts = 0;
+        loop {
+            let archive = archive::export(places.store(), &images, ArchiveFormat::Oci);
+            let done = run.world.engine.exec(node, &import, Some(archive)).await?;
+            if done.status == 0 {
+                break;
+            }
+            attempts += 1;
             let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-            return Err(StepError::message(format!("node {name} did not take the images: {said}")));
+            if attempts == ATTEMPTS {
+                return Err(StepError::message(format!("node {name} did not take the images: {said}")));
+            }
+            // kind restarts a node's containerd after it has written its configuration.
+            run.waiting(id, format!("{name} broke off, images are sent again"));
+            run.ctx.clock.sleep(AGAIN).await;
         }
         let left = missing_on(run.world, node, &missing.iter().map(String::as_str).collect()).await?;
         if let Some(first) = left.first() {
