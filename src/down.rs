@@ -1,6 +1,6 @@
 //! `devstack down`: takes back what the journal holds, then looks for what is left.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
 use crate::journal::{EnvironmentLock, Journal, JournalError};
 use crate::step::World;
-use crate::undo;
-use crate::up::holder;
+use crate::undo::{self, Undone};
+use crate::up::{forget_untouched, holder};
 
 /// What came of a `down`.
 #[derive(Debug, Default)]
@@ -32,20 +32,60 @@ pub struct Downed {
 /// Where the engine cannot be asked, the lock is held, or an undo failed. What was taken back stays so; a second call
 /// goes on.
 pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool) -> Result<Downed, Failure> {
-    let began = Instant::now();
     let world = World::real(ctx, environment);
-    let io = |error: std::io::Error| {
-        Failure::new(ExitCode::Failed, format!("cannot use {}", world.dir.display())).cause(error.to_string())
-    };
-    ctx.fs.create_dir(&world.dir).map_err(io)?;
+    ctx.fs.create_dir(&world.dir).map_err(|error| unusable(&world, &error))?;
     let lock = EnvironmentLock::take(&world.dir, environment, &holder(ctx, "down"))?;
-    orphans::stop(environment).await;
-    let journal = open(ctx, &world)?;
+    let downed = take_back(ctx, &world, keep_cluster).await;
+    if downed.is_err() {
+        forget_untouched(ctx, &world);
+    }
+    lock.release();
+    downed
+}
+
+/// How often what is still there is taken back once more, and after which time.
+const LOOKS: u32 = 5;
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Takes back, and looks for what is left, until nothing is: an engine goes on with what it was asked for by a child
+/// that is gone by now, so that a container can appear after it was looked for.
+async fn until_gone(world: &World, journal: &Journal, keep_cluster: bool) -> Result<(Undone, Vec<String>), Failure> {
+    let mut all = Undone::default();
+    let mut looks = 0;
+    loop {
+        let report = undo::undo_all(world, journal, keep_cluster).await;
+        all.done.extend(report.done);
+        all.failed = report.failed;
+        let leftovers =
+            if keep_cluster || !all.failed.is_empty() { Vec::new() } else { undo::leftovers(world).await? };
+        looks += 1;
+        if looks == LOOKS || (all.failed.is_empty() && leftovers.is_empty()) {
+            return Ok((all, leftovers));
+        }
+        world.ctx.clock.sleep(BETWEEN).await;
+    }
+}
+
+fn unusable(world: &World, error: &std::io::Error) -> Failure {
+    Failure::new(ExitCode::Failed, format!("cannot use {}", world.dir.display())).cause(error.to_string())
+}
+
+/// Takes back what is there of the environment and removes its directory. The caller holds the environment's lock.
+///
+/// # Errors
+/// As [`down`].
+pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Result<Downed, Failure> {
+    let began = Instant::now();
+    let environment = &world.environment;
+    if !orphans::stop(environment).await.is_empty() {
+        ctx.clock.sleep(orphans::SETTLE).await;
+    }
+    let journal = open(ctx, world)?;
     let step = "down".to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });
-    let report = tokio::select! {
+    let (report, leftovers) = tokio::select! {
         () = ctx.cancel.cancelled() => return Err(Failure::interrupted(true)),
-        report = undo::undo_all(&world, &journal, keep_cluster) => report,
+        result = until_gone(world, &journal, keep_cluster) => result?,
     };
     let seconds = began.elapsed().as_secs_f64();
     if let Some((what, error)) = report.failed.first() {
@@ -58,15 +98,13 @@ pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool) -> Resul
         let hint = error.hint().unwrap_or_else(|| "devstack down".to_owned());
         return Err(failure.hint(hint).kept(format!("{} things were taken back", report.done.len())));
     }
-    let leftovers = if keep_cluster { Vec::new() } else { undo::leftovers(&world).await? };
     if leftovers.is_empty() && !keep_cluster {
-        ctx.fs.remove_dir(&world.dir).map_err(io)?;
+        ctx.fs.remove_dir(&world.dir).map_err(|error| unusable(world, &error))?;
         remove_empty(ctx);
     }
-    lock.release();
     let detail = format!("{} undone", report.done.len());
     ctx.events.emit(Event::StepDone { step, detail, changed: !report.done.is_empty(), seconds });
-    Ok(Downed { environment: environment.to_owned(), undone: report.done, leftovers, seconds })
+    Ok(Downed { environment: environment.clone(), undone: report.done, leftovers, seconds })
 }
 
 /// A journal that cannot be read is no reason to leave things behind: labels and reserved names tell the rest. One of
@@ -84,7 +122,7 @@ fn open(ctx: &Context, world: &World) -> Result<Journal, Failure> {
 }
 
 /// The directories above the environments, where nothing is left in them.
-fn remove_empty(ctx: &Context) {
+pub(crate) fn remove_empty(ctx: &Context) {
     let environments = ctx.dirs.state.join("environments");
     for dir in [environments, ctx.dirs.state.clone()] {
         if !matches!(ctx.fs.list(&dir).as_deref(), Ok([])) || ctx.fs.remove_dir(&dir).is_err() {

@@ -60,7 +60,7 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
     let world = &gathered.world;
     if desired.dry_run {
         let journal = Journal::open(&world.dir, ctx.fs.clone())?;
-        let plan = gathered.plan(&journal, BTreeMap::new())?;
+        let plan = gathered.plan(&journal, gathered.known_credentials(ctx)?)?;
         show(ctx, world, &gathered, &plan).await?;
         return Ok(None);
     }
@@ -69,11 +69,23 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
     };
     ctx.fs.create_dir(&world.dir).map_err(io)?;
     let lock = EnvironmentLock::take(&world.dir, &world.environment, &holder(ctx, "up"))?;
-    let result = locked(ctx, desired, &gathered, ask).await;
+    let result = carry_out(ctx, desired, &gathered, ask).await;
+    if result.is_err() {
+        forget_untouched(ctx, world);
+    }
     lock.release();
     let endpoints = result?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Some(Upped { environment: world.environment.clone(), endpoints, seconds }))
+}
+
+/// Removes the directory of an environment where nothing is recorded as changed: it would be the only trace.
+pub(crate) fn forget_untouched(ctx: &Context, world: &World) {
+    if matches!(Journal::open(&world.dir, ctx.fs.clone()), Ok(journal) if journal.is_empty())
+        && ctx.fs.remove_dir(&world.dir).is_ok()
+    {
+        crate::down::remove_empty(ctx);
+    }
 }
 
 /// Who is about to hold an environment.
@@ -81,14 +93,23 @@ pub fn holder(ctx: &Context, verb: &str) -> Holder {
     Holder { pid: std::process::id(), verb: verb.to_owned(), since: ctx.clock.now().to_string() }
 }
 
-async fn locked(ctx: &Context, desired: &Desired, gathered: &Gathered, ask: Ask<'_>) -> Result<Vec<Endpoint>, Failure> {
+/// Brings the environment to what was gathered and proves it. The caller holds the environment's lock.
+///
+/// # Errors
+/// As [`up`].
+pub async fn carry_out(
+    ctx: &Context,
+    desired: &Desired,
+    gathered: &Gathered,
+    ask: Ask<'_>,
+) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
     let stopped = orphans::stop(&world.environment).await;
     if !stopped.is_empty() {
+        ctx.clock.sleep(orphans::SETTLE).await;
         ctx.events.note(format!("stopped {} processes that a killed devstack left behind", stopped.len()));
     }
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
-    let fresh = journal.is_empty();
     let credentials = gathered.credentials(ctx)?;
     let plan = gathered.plan(&journal, credentials)?;
     let changes = show(ctx, world, gathered, &plan).await?;
@@ -96,10 +117,6 @@ async fn locked(ctx: &Context, desired: &Desired, gathered: &Gathered, ask: Ask<
     if !reasons.is_empty()
         && let Err(refusal) = ask(reasons)
     {
-        if fresh {
-            // Nothing was changed; the directory would be the only trace.
-            let _ = ctx.fs.remove_dir(&world.dir);
-        }
         return Err(refusal);
     }
     let opened = opened(ctx, desired, gathered);

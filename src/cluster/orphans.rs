@@ -9,6 +9,10 @@ use crate::ports::runner::OWNER_VARIABLE;
 /// How long a child may take to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// How long an engine may go on with what a child that was stopped had asked it for, such as a container that is
+/// being made.
+pub const SETTLE: Duration = Duration::from_secs(3);
+
 /// Ends every process of this user that is marked as a child of a devstack for `owner`, and waits until it is gone.
 /// Gives their ids. On systems without `/proc` there is nothing to look at, and the list is empty.
 ///

@@ -293,6 +293,14 @@ impl Gathered {
         Ok(credentials)
     }
 
+    /// The credentials that are there already; a dry run makes none.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn known_credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
+        Ok(secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?)
+    }
+
     /// The plan. For a dry run no credentials exist yet; the names stand for them.
     ///
     /// # Errors
