@@ -158,7 +158,8 @@ async fn from_host(
     match dialled {
         Err(_) => return Err(format!("{address} does not answer")),
         Ok(Err(error)) => return Err(format!("{address} refuses the connection: {error}")),
-        Ok(Ok(_)) => {}
+        // A connection that says nothing would keep a server busy that serves one at a time.
+        Ok(Ok(knock)) => drop(knock),
     }
     let client = reqwest::Client::builder()
         .resolve(host, address)

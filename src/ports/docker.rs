@@ -71,7 +71,10 @@ impl DockerEngine {
             return Err(address("only unix://, npipe:// and tcp:// without TLS are supported".to_owned()));
         };
         let docker = docker.map_err(|error| address(error.to_string()))?;
-        docker.negotiate_version().await.map_err(|error| self.explain("negotiate the API version", error))
+        docker.negotiate_version().await.map_err(|error| match self.explain("negotiate the API version", error) {
+            EngineError::Other { reason, .. } => EngineError::NotRunning { endpoint: endpoint.to_owned(), reason },
+            other => other,
+        })
     }
 
     fn explain(&self, what: impl Into<String>, error: bollard::errors::Error) -> EngineError {

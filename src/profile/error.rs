@@ -86,10 +86,13 @@ impl Advise for ProfileError {
                 "built in: {}; a file or directory is given as a path, such as ./devstack.yaml",
                 known.join(", ")
             )),
-            Self::Missing { .. } | Self::Unreadable { .. } | Self::Render { .. } => None,
+            Self::Missing { .. } => Some("devstack profile list names the built-in profiles".to_owned()),
+            Self::Unreadable { .. } | Self::Render { .. } => None,
             Self::Setting { .. } => Some("devstack profile show PROFILE lists the parameters".to_owned()),
             Self::Unset { name, .. } => Some(format!("give it with --set {name}=VALUE")),
-            Self::Invalid { problems } => problems.first().and_then(YamlError::hint),
+            Self::Invalid { problems } => problems.first().and_then(YamlError::hint).or_else(|| {
+                Some("devstack profile validate FILE checks it; devstack profile show s3www is a model".to_owned())
+            }),
         }
     }
 
