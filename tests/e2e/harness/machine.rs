@@ -34,7 +34,7 @@ impl Machine {
         self
     }
 
-    /// Ports that something listens on.
+    /// Ports that something listens on, on the loopback address or on every one.
     pub fn listening() -> Vec<u16> {
         let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
         let lines = tables.iter().flat_map(|table| table.lines().skip(1));
@@ -42,8 +42,10 @@ impl Machine {
             .filter_map(|line| {
                 let mut words = line.split_whitespace().skip(1);
                 let (local, _, state) = (words.next()?, words.next()?, words.next()?);
-                let port = u16::from_str_radix(local.rsplit(':').next()?, 16).ok()?;
-                (state == "0A").then_some(port)
+                let (address, port) = local.split_once(':')?;
+                let near = address == "0100007F" || address.bytes().all(|digit| digit == b'0');
+                let port = u16::from_str_radix(port, 16).ok()?;
+                (state == "0A" && near).then_some(port)
             })
             .collect()
     }

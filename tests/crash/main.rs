@@ -1,0 +1,174 @@
+//! The crash matrix: devstack is killed at every point of an `up` of the profile s3www, and of the `down` after it, on
+//! a world of fakes that stays as the dead process left it. Then a fresh `up` must converge, or a fresh `down` leave
+//! nothing.
+//!
+//! A point is the moment before or after anything that changes the world: a file written, a line appended to the
+//! journal (or half of one), a network made, a node made, an object applied or deleted, an image sent, an object put.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test program: it panics and tells what it did"
+)]
+
+mod cluster;
+mod death;
+mod http;
+mod mortal;
+mod run;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use death::Death;
+use run::Fakes;
+
+/// Fewer points than this would not be the whole of it.
+const FEWEST: usize = 60;
+
+/// What is run after a kill, and its name.
+type WayOut<'a> = (&'a str, &'a dyn Fn(&Fakes));
+
+/// Kills at each point and survives it; gives how many points there were.
+fn matrix(
+    name: &str,
+    first: impl Fn(&Fakes, &Death),
+    then: &[WayOut<'_>],
+    prepare: impl Fn(&Fakes),
+) -> usize {
+    let began = Instant::now();
+    let whole = Death::never();
+    let fakes = Fakes::new();
+    prepare(&fakes);
+    first(&fakes, &whole);
+    let points = whole.passed();
+    let mut failed = Vec::new();
+    for point in 1..=points.len() {
+        for (way, survive) in then {
+            let fakes = Fakes::new();
+            prepare(&fakes);
+            let death = Death::at(point);
+            first(&fakes, &death);
+            // Steps run side by side, but always in the same order on fakes.
+            let place = death.passed().last().cloned().unwrap_or_default();
+            let survived = catch_unwind(AssertUnwindSafe(|| {
+                assert!(death.is_dead(), "it ended before point {point}");
+                survive(&fakes);
+            }));
+            if survived.is_err() {
+                eprintln!("✗ {name}: killed at point {point}, {place}, then {way}");
+                failed.push(format!("{point} {place}, then {way}"));
+            }
+        }
+    }
+    eprintln!(
+        "{name}: {} points, {} ways out of each, {} failed, {:.1} s",
+        points.len(),
+        then.len(),
+        failed.len(),
+        began.elapsed().as_secs_f64()
+    );
+    assert!(failed.is_empty(), "{name}: {} failed:\n{}", failed.len(), failed.join("\n"));
+    points.len()
+}
+
+#[test]
+fn a_kill_at_any_point_of_up_is_survived() {
+    let up = |fakes: &Fakes| {
+        fakes.up().unwrap();
+        fakes.is_whole();
+    };
+    let down = |fakes: &Fakes| {
+        fakes.down().unwrap();
+        fakes.is_clean();
+    };
+    let first = |fakes: &Fakes, death: &Death| {
+        let ended = fakes.up_until(death);
+        assert!(death.is_dead() || ended.is_some_and(|ended| ended.is_ok()));
+    };
+    let points = matrix("up", first, &[("up", &up), ("down", &down)], |_| {});
+    assert!(points >= FEWEST, "only {points} points");
+}
+
+#[test]
+fn a_kill_at_any_point_of_down_is_survived() {
+    let down = |fakes: &Fakes| {
+        fakes.down().unwrap();
+        fakes.is_clean();
+    };
+    let up = |fakes: &Fakes| {
+        fakes.up().unwrap();
+        fakes.is_whole();
+    };
+    let first = |fakes: &Fakes, death: &Death| {
+        let ended = fakes.down_until(death);
+        assert!(death.is_dead() || ended.is_some_and(|ended| ended.is_ok()));
+    };
+    let prepare = |fakes: &Fakes| drop(fakes.up().unwrap());
+    matrix("down", first, &[("down", &down), ("up", &up)], prepare);
+}
+
+#[test]
+fn a_second_up_on_fakes_changes_nothing() {
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.is_whole();
+    let whole = Death::never();
+    fakes.up_until(&whole).unwrap().unwrap();
+    let changes: Vec<String> = whole.passed().into_iter().filter(|point| !point.contains("apply ")).collect();
+    // What was chosen and promised is written down each time, with the same content.
+    let changes: Vec<&String> = changes.iter().filter(|point| !point.ends_with(".json")).collect();
+    assert!(changes.is_empty(), "{changes:#?}");
+}
+
+#[test]
+fn a_journal_torn_at_any_byte_is_survived() {
+    let began = Instant::now();
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    let journal = fakes.journal();
+    let mut cuts = 0;
+    // Every byte of the last two lines, and the ends of all others.
+    let ends: Vec<usize> =
+        journal.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    let tail = ends[ends.len() - 3];
+    for cut in ends.iter().copied().filter(|end| *end < tail).chain(tail..=journal.len()) {
+        let fakes = Fakes::new();
+        fakes.up().unwrap();
+        fakes.set_journal(&fakes.journal()[..cut.min(fakes.journal().len())]);
+        fakes.up().unwrap_or_else(|failure| panic!("cut at {cut}: {failure:?}"));
+        fakes.is_whole();
+        fakes.set_journal(&fakes.journal()[..cut.min(fakes.journal().len())]);
+        fakes.down().unwrap_or_else(|failure| panic!("cut at {cut}: {failure:?}"));
+        fakes.is_clean();
+        cuts += 1;
+    }
+    eprintln!("torn journal: {cuts} cuts, {:.1} s", began.elapsed().as_secs_f64());
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_change_is_survived() {
+    let whole = Death::never();
+    let fakes = Fakes::new();
+    fakes.up_until(&whole).unwrap().unwrap();
+    let writes = fakes.writes();
+    let mut failed = Vec::new();
+    for nth in 0..writes {
+        let survived = catch_unwind(AssertUnwindSafe(|| {
+            let fakes = Fakes::new();
+            fakes.fill_disk_at(nth);
+            assert!(fakes.up().is_err(), "a full disk was not noticed at change {nth} of {writes}");
+            fakes.repair_disk();
+            fakes.up().unwrap();
+            fakes.is_whole();
+            fakes.down().unwrap();
+            fakes.is_clean();
+        }));
+        if survived.is_err() {
+            failed.push(nth);
+        }
+    }
+    eprintln!("full disk: {writes} changes, {} failed", failed.len());
+    assert!(failed.is_empty(), "full at {failed:?} of {writes}");
+}

@@ -1,0 +1,292 @@
+//! The world of fakes, and whole runs of `up` and `down` on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
+
+use devstack::access::hosts::Access;
+use devstack::access::site::Site;
+use devstack::access::verify::Endpoint;
+use devstack::context::{Context, Vars};
+use devstack::down::{self, Downed};
+use devstack::error::Failure;
+use devstack::event::{Event, EventSink};
+use devstack::facts::{CpuLevel, EngineFacts, Facts};
+use devstack::image::{Choice, Images, Limits, Source};
+use devstack::journal::Journal;
+use devstack::oci::{ImageSpec, Layer, Platform, RunConfig, Store, assemble};
+use devstack::ports::engine::EngineImage;
+use devstack::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner, Fault};
+use devstack::ports::kube::ObjectKey;
+use devstack::profile::{self, ProfileSource, Resolved};
+use devstack::step::World;
+use devstack::up::{self, Desired, Gathered};
+use serde_json::json;
+
+use crate::cluster::{Cluster, NAME};
+use crate::death::Death;
+use crate::http;
+use crate::mortal::{MortalEngine, MortalFs, MortalKube, MortalRunner};
+
+/// The environment.
+const ENVIRONMENT: &str = "crash";
+
+/// Where the fakes keep the files of a user.
+const KUBECONFIG: &str = "/fake/kube/config";
+const HOSTS: &str = "/fake/etc/hosts";
+const JOURNAL: &str = "/fake/state/environments/crash/journal.jsonl";
+
+/// What does not change from run to run: real files that are only read, and the host's side of the site.
+struct Ground {
+    directory: tempfile::TempDir,
+    profile: Resolved,
+    choices: Vec<Choice>,
+    /// Only the store is asked: everything is in it.
+    images: Arc<Images>,
+    node: Choice,
+    ports: (u16, u16),
+    /// What the load balancer gives away; `None` where this account may not listen on port 80.
+    balancer: Option<Ipv4Addr>,
+    served: Arc<Mutex<Option<Cluster>>>,
+    /// One world at a time has the site's address.
+    turn: Mutex<()>,
+}
+
+static GROUND: LazyLock<Ground> = LazyLock::new(ground);
+
+fn choice(role: &str) -> Choice {
+    Choice {
+        role: role.to_owned(),
+        version: "v1".to_owned(),
+        reference: format!("registry.example.com/{role}:v1"),
+        digest: None,
+        platform: Platform::linux("amd64"),
+        cpu: CpuLevel::V1,
+        source: Source::Store,
+        manifests: None,
+        why: "it is in the store".to_owned(),
+        rejected: Vec::new(),
+        substitute: false,
+        named_by_user: false,
+        note: None,
+        download_bytes: None,
+        expect_seconds: None,
+    }
+}
+
+fn ground() -> Ground {
+    // Another test may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let directory = tempfile::tempdir().unwrap();
+    let kind = directory.path().join("bin/kind");
+    std::fs::create_dir(kind.parent().unwrap()).unwrap();
+    std::fs::write(&kind, "").unwrap();
+    std::fs::set_permissions(&kind, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let served = Arc::default();
+    let balancer = Ipv4Addr::new(127, 44, 0, 1);
+    let balancer = http::site(SocketAddr::from((balancer, 80)), Arc::clone(&served)).is_ok().then_some(balancer);
+    let port = http::site(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Arc::clone(&served)).unwrap().port();
+    let source = ProfileSource::of("s3www");
+    let facts = json!({"reachable": balancer.is_some(), "architecture": "linux/amd64"});
+    let profile = profile::load(&profile::Request::new(&source, &[], &facts)).unwrap();
+    let roles: BTreeSet<&String> = profile.components.iter().flat_map(|component| component.images.values()).collect();
+    let choices: Vec<Choice> = roles.into_iter().map(|role| choice(role)).collect();
+    let store = Store::open(&directory.path().join("cache")).unwrap();
+    let layers = vec![Layer::new().store(&store).unwrap()];
+    for choice in &choices {
+        let spec = ImageSpec {
+            reference: choice.reference.clone(),
+            platform: choice.platform.clone(),
+            config: RunConfig::default(),
+            layers: layers.clone(),
+        };
+        assemble(&store, &spec).unwrap();
+    }
+    let mut ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+    ctx.dirs.cache = directory.path().join("cache");
+    let images = Images::open(&ctx, None, Arc::new(FakeRunner::default()), Limits::default()).unwrap();
+    let images = Arc::new(images);
+    Ground {
+        directory,
+        profile,
+        choices,
+        images,
+        node: choice("node"),
+        ports: (port, 1),
+        balancer,
+        served,
+        turn: Mutex::default(),
+    }
+}
+
+/// What an `up` makes: objects of the cluster, things of the engine.
+type Made = (Vec<ObjectKey>, Vec<String>);
+
+/// A machine made of fakes, on which devstack runs as often as one likes.
+pub struct Fakes {
+    fs: FakeFs,
+    engine: FakeEngine,
+    cluster: Cluster,
+    before: (BTreeMap<PathBuf, Vec<u8>>, Vec<String>),
+    told: Arc<Mutex<Vec<String>>>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Fakes {
+    /// A fresh machine.
+    pub fn new() -> Self {
+        let ground = &*GROUND;
+        let turn = ground.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let fs = FakeFs::default();
+        fs.put(
+            KUBECONFIG,
+            "# mine\napiVersion: v1\nkind: Config\ncurrent-context: work\nclusters:\n- name: work\n  cluster:\n    server: https://work.example.com\ncontexts:\n- name: work\n  context:\n    cluster: work\n    user: me\nusers:\n- name: me\n  user:\n    token: abc\n",
+            0o600,
+        );
+        fs.put(HOSTS, "127.0.0.1 localhost\n# mine", 0o644);
+        let engine = FakeEngine::default();
+        engine.put_image(&ground.node.reference, EngineImage::default());
+        let references = ground.choices.iter().map(|choice| choice.reference.clone()).collect();
+        let address = ground.balancer.map(|address| address.to_string()).unwrap_or_default();
+        let cluster = Cluster::new(&engine, 1, references, address);
+        *ground.served.lock().unwrap() = Some(cluster.clone());
+        let before = (fs.snapshot(), engine.inventory());
+        Self { fs, engine, cluster, before, told: Arc::default(), _turn: turn }
+    }
+
+    fn world(&self, death: &Death) -> (Context, World) {
+        let mut ctx = fake::context(&self.fs, &FakeClock::default());
+        let told = Arc::clone(&self.told);
+        ctx.events = EventSink::new(move |event| {
+            if !matches!(event, Event::StepProgress { .. } | Event::Plan { .. }) {
+                told.lock().unwrap().push(format!("{event:?}"));
+            }
+        });
+        ctx.fs = Arc::new(MortalFs(self.fs.clone(), death.clone()));
+        ctx.dirs.cache = GROUND.directory.path().join("cache");
+        let path = GROUND.directory.path().join("bin");
+        ctx.vars =
+            Vars::from([("PATH", path.to_str().unwrap()), ("KUBECONFIG", KUBECONFIG), ("DEVSTACK_HOSTS_FILE", HOSTS)]);
+        // Fakes are quick; whatever waits for longer waits for what never comes.
+        ctx.options.timeout = Some(Duration::from_secs(5));
+        let engine = Arc::new(MortalEngine(self.engine.clone(), self.cluster.clone(), death.clone()));
+        let runner = Arc::new(MortalRunner(self.cluster.clone(), self.engine.clone(), death.clone()));
+        let (cluster, mortal) = (self.cluster.clone(), death.clone());
+        let mut world = World::new(&ctx, ENVIRONMENT, engine, runner)
+            .with_kube(Arc::new(move |_| Arc::new(MortalKube(cluster.clone(), mortal.clone()))));
+        world.images = Some(Arc::clone(&GROUND.images));
+        (ctx, world)
+    }
+
+    /// Runs `up` until its end or `death`; then there is no result.
+    pub fn up_until(&self, death: &Death) -> Option<Result<Vec<Endpoint>, Failure>> {
+        let ground = &*GROUND;
+        let (ctx, world) = self.world(death);
+        let gathered = Gathered {
+            world,
+            profile: ground.profile.clone(),
+            source: "s3www".to_owned(),
+            sets: Vec::new(),
+            facts: Facts {
+                engine: Some(EngineFacts { platform: "linux/amd64".to_owned(), ..EngineFacts::default() }),
+                ..Facts::default()
+            },
+            node: ground.node.clone(),
+            choices: ground.choices.clone(),
+            nodes: 1,
+            ports: ground.ports,
+            sites: BTreeMap::from([("site".to_owned(), Site::of_bytes("site.gif", b"GIF89a"))]),
+            hosts: Access::Direct,
+        };
+        let desired = Desired { environment: Some(ENVIRONMENT.to_owned()), ..Desired::default() };
+        self.run(death, up::carry_out(&ctx, &desired, &gathered, &|_| Ok(())))
+    }
+
+    /// Runs `up` to its end.
+    pub fn up(&self) -> Result<Vec<Endpoint>, Failure> {
+        self.up_until(&Death::never()).unwrap()
+    }
+
+    /// Runs `down` until its end or `death`; then there is no result.
+    pub fn down_until(&self, death: &Death) -> Option<Result<Downed, Failure>> {
+        let (ctx, world) = self.world(death);
+        self.run(death, down::take_back(&ctx, &world, false))
+    }
+
+    /// Runs `down` to its end.
+    pub fn down(&self) -> Result<Downed, Failure> {
+        self.down_until(&Death::never()).unwrap()
+    }
+
+    /// Fails unless everything is there that an `up` without interruption makes, once, and is recorded so.
+    pub fn is_whole(&self) {
+        static WHOLE: LazyLock<Mutex<Option<Made>>> = LazyLock::new(Mutex::default);
+        let now = (self.cluster.kube.keys(), self.engine.inventory());
+        let mut whole = WHOLE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // The first one that is looked at was made without an interruption: it is prepared as such.
+        let whole = whole.get_or_insert_with(|| now.clone());
+        assert_eq!(now, *whole);
+        let journal = Journal::open(Path::new(JOURNAL).parent().unwrap(), Arc::new(self.fs.clone())).unwrap();
+        assert!(journal.is_ready());
+        let undone: Vec<String> = journal.pending().iter().map(|(_, undo)| undo.to_string()).collect();
+        assert!(undone.len() >= 4, "{undone:?}");
+        let kubeconfig = self.fs.text(KUBECONFIG).unwrap();
+        assert!(kubeconfig.contains("current-context: work") && kubeconfig.contains(NAME), "{kubeconfig}");
+        let hosts = self.fs.text(HOSTS).unwrap();
+        assert_eq!(hosts.matches("s3www.crash.test").count(), 1, "{hosts}");
+        let bucket = self.cluster.bucket.lock().unwrap();
+        assert_eq!(bucket.get("/site/site.gif").map(|(bytes, _)| bytes.as_slice()), Some(b"GIF89a".as_slice()));
+    }
+
+    /// Fails unless the machine is what it was at the beginning.
+    pub fn is_clean(&self) {
+        assert_eq!(self.engine.inventory(), self.before.1);
+        let now = self.fs.snapshot();
+        let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&now), names(&self.before.0));
+        for (path, bytes) in &now {
+            assert_eq!(
+                String::from_utf8_lossy(bytes),
+                String::from_utf8_lossy(&self.before.0[path]),
+                "{}",
+                path.display()
+            );
+        }
+    }
+
+    /// The journal's bytes.
+    pub fn journal(&self) -> Vec<u8> {
+        self.fs.text(JOURNAL).unwrap_or_default().into_bytes()
+    }
+
+    /// Replaces the journal.
+    pub fn set_journal(&self, bytes: &[u8]) {
+        self.fs.put(JOURNAL, bytes, 0o600);
+    }
+
+    /// How often the disk was changed so far.
+    pub fn writes(&self) -> usize {
+        self.fs.writes()
+    }
+
+    /// The disk is full from the `nth` change on.
+    pub fn fill_disk_at(&self, nth: usize) {
+        self.fs.break_at(nth, Fault::Full);
+    }
+
+    /// The disk has space again.
+    pub fn repair_disk(&self) {
+        self.fs.repair();
+    }
+
+    fn run<T>(&self, death: &Death, work: impl Future<Output = T>) -> Option<T> {
+        self.told.lock().unwrap().clear();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ended =
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), death.outlive(work)).await });
+        ended.unwrap_or_else(|_| panic!("it neither ends nor dies:\n{}", self.told.lock().unwrap().join("\n")))
+    }
+}
