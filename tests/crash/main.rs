@@ -31,12 +31,7 @@ const FEWEST: usize = 60;
 type WayOut<'a> = (&'a str, &'a dyn Fn(&Fakes));
 
 /// Kills at each point and survives it; gives how many points there were.
-fn matrix(
-    name: &str,
-    first: impl Fn(&Fakes, &Death),
-    then: &[WayOut<'_>],
-    prepare: impl Fn(&Fakes),
-) -> usize {
+fn matrix(name: &str, first: impl Fn(&Fakes, &Death), then: &[WayOut<'_>], prepare: impl Fn(&Fakes)) -> usize {
     let began = Instant::now();
     let whole = Death::never();
     let fakes = Fakes::new();
