@@ -20,8 +20,17 @@ use crate::oci::archive::{self, ArchiveFormat};
 use crate::oci::{Descriptor, ImageSpec, Layer, Source, StoredImage, assemble};
 use crate::ports::runner::Cmd;
 
-/// Where containerd keeps its data in a node.
-const CONTAINERD_ROOT: &str = "var/lib/containerd";
+/// Where containerd keeps images and its database in a node. kind makes `/var` of a node a volume, and an engine
+/// copies what the image has there into each new volume: half a gigabyte a node, before it starts. Elsewhere it is
+/// simply there.
+const CONTAINERD_ROOT: &str = "kind/containerd";
+
+/// Where containerd keeps unpacked images and the files of containers in a node: they are overlays, which cannot be
+/// on the node's own overlay, but can be on the volume.
+const SNAPSHOTS: &str = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs";
+
+/// containerd's configuration in a node.
+const CONTAINERD_CONFIG: &str = "etc/containerd/config.toml";
 
 /// Where the node looks for the specification that every container starts from.
 const BASE_SPEC: &str = "etc/containerd/cri-base.json";
@@ -75,6 +84,9 @@ async fn system(
     let base = module_dir(builder, kind, &node.kind_module).await?.join("images").join("base").join("files");
     layer.add_tree(&base, "").map_err(oci(recipe))?;
     kind_permissions(&mut layer).map_err(oci(recipe))?;
+    let config = fs::read_to_string(base.join(CONTAINERD_CONFIG)).map_err(BuildError::io("read", &base))?;
+    let config = Source::Bytes(containerd_config(&config).into_bytes());
+    layer.file(CONTAINERD_CONFIG, config, 0o644).map_err(oci(recipe))?;
     let add = oci(recipe);
     layer.file("kind/version", Source::Bytes(recipe.version.as_bytes().to_vec()), 0o644).map_err(&add)?;
     layer.file(BASE_SPEC, Source::Bytes(base_spec(builder, recipe, node, inputs).await?), 0o644).map_err(&add)?;
@@ -94,6 +106,14 @@ async fn system(
     tokio::task::spawn_blocking(move || layer.store(&store).map_err(oci(&recipe)))
         .await
         .map_err(|_| BuildError::Cancelled)?
+}
+
+/// kind's configuration of containerd with the directories of this node image. Keys of the document itself come
+/// before its tables, so the root goes first.
+fn containerd_config(kinds: &str) -> String {
+    format!(
+        "root = \"/{CONTAINERD_ROOT}\"\n{kinds}\n[plugins.\"io.containerd.snapshotter.v1.overlayfs\"]\n  root_path = \"{SNAPSHOTS}\"\n"
+    )
 }
 
 /// Gives kind's files the owner and modes of kind's Dockerfile; in Go's module cache they are read-only.
@@ -259,6 +279,17 @@ async fn wait_for(socket: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn containerd_is_told_where_its_data_is() {
+        insta::assert_snapshot!(containerd_config("version = 2\n[proxy_plugins]"), @r#"
+        root = "/kind/containerd"
+        version = 2
+        [proxy_plugins]
+        [plugins."io.containerd.snapshotter.v1.overlayfs"]
+          root_path = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"
+        "#);
+    }
 
     #[test]
     fn the_base_specification_has_the_hook_and_no_limits() {

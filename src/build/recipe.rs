@@ -17,6 +17,9 @@ use crate::oci::{Digest, Platform};
 /// Raised when the way of building changes so that earlier results are no longer the same.
 const FORMAT: u32 = 1;
 
+/// As [`FORMAT`], for nodes alone: their layers are laid out by code.
+const NODE_FORMAT: u32 = 2;
+
 /// The registry part of the references of built images; no registry answers to it.
 pub const LOCAL_REGISTRY: &str = "devstack.local";
 
@@ -465,6 +468,9 @@ impl Recipes {
         add(recipe.version.as_bytes());
         let kind = serde_json::to_vec(&recipe.kind).map_err(|source| recipe.invalid(source.to_string()))?;
         add(&kind);
+        if matches!(recipe.kind, Kind::Node(_)) {
+            add(&NODE_FORMAT.to_le_bytes());
+        }
         for (path, content) in recipe.files.iter().filter(|(path, _)| !path.ends_with("_test.go")) {
             add(path.as_bytes());
             add(content);
