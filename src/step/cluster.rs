@@ -11,6 +11,7 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::journal::Undo;
 use crate::ports::engine::{Container, EngineError};
+use crate::ports::kube::KubeError;
 use crate::ports::runner::Stream;
 use crate::step::{Applied, Observed, StepError, World};
 
@@ -195,7 +196,7 @@ impl ApiStep {
         let path = world.kubeconfig();
         let changed = poll(run, id, &self.cluster, "the API server", async || {
             let text = self.kubeconfig(world).await?;
-            world.connect(&text).await.map_err(|error| error.to_string())?;
+            world.connect(&text).await.map_err(|error| starting(&error))?;
             let known = world.ctx.fs.read(&path).map_err(|error| error.to_string())?;
             if known.as_deref() == Some(text.as_bytes()) {
                 return Ok(false);
@@ -220,6 +221,16 @@ impl ApiStep {
         let admin = admin.map_err(|error| error.to_string())?;
         kind::kubeconfig(&admin.text(), &world.reserved_name(), &format!("https://{address}:{port}"))
             .ok_or_else(|| "kubeadm has not written its credentials yet".to_owned())
+    }
+}
+
+/// What a server that is coming up says, in one line that does not change with every attempt: connections are refused,
+/// reset or left hanging, and its administrator is let in a moment after it answers.
+fn starting(error: &KubeError) -> String {
+    match error {
+        KubeError::Unreachable { .. } => "the API server is starting".to_owned(),
+        KubeError::Refused { code: 401 | 403, .. } => "the API server does not know its administrator yet".to_owned(),
+        other => other.to_string(),
     }
 }
 
