@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::access::incluster;
+use crate::access::site::hex;
 use crate::context::Context;
 use crate::ports::Kube;
 
@@ -181,10 +182,6 @@ async fn from_host(
         }
     }
     Ok((status, hex(&hash.finalize()), start))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The address of a name as the host's own programs find it: literal, `localhost` and below it always loopback

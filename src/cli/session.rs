@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cli, Global};
 use crate::context::{Context, Dirs, Options, Vars};
+use crate::environments;
 use crate::error::{ExitCode, Failure};
 use crate::redact::Redactor;
 use crate::ui::handle::{Setup, early_failure};
@@ -74,16 +75,8 @@ impl Session {
     /// # Errors
     /// There is none, or there are several to choose from.
     pub fn environment(&self) -> Result<String, Failure> {
-        if let Some(name) = &self.global.env {
-            return Ok(name.clone());
-        }
-        let mut names = self.environments()?;
-        match names.len() {
-            0 => Err(Failure::usage("there is no environment").hint("devstack up")),
-            1 => Ok(names.remove(0)),
-            _ => Err(Failure::usage(format!("there are {} environments: {}", names.len(), names.join(", ")))
-                .hint(format!("choose one with --env {}", names[0]))),
-        }
+        let chosen = environments::choose(&self.ctx, self.global.env.as_deref())?;
+        chosen.ok_or_else(|| Failure::usage("there is no environment").hint("devstack up"))
     }
 
     /// The names of all environments that have state, sorted.
@@ -91,11 +84,7 @@ impl Session {
     /// # Errors
     /// The state directory cannot be read.
     pub fn environments(&self) -> Result<Vec<String>, Failure> {
-        let dir = self.ctx.dirs.state.join("environments");
-        let names = self.ctx.fs.list(&dir).map_err(|error| {
-            Failure::new(ExitCode::Failed, format!("cannot read {}", dir.display())).cause(error.to_string())
-        })?;
-        Ok(names.into_iter().filter(|name| super::values::environment_name(name).is_ok()).collect())
+        environments::list(&self.ctx)
     }
 }
 

@@ -1,33 +1,11 @@
-//! Values of flags that need more than a type: durations and environment names.
+//! Values of flags that need more than a type: durations and settings.
 
 use std::time::Duration;
 
-/// The longest name of an environment, so that `devstack-NAME-control-plane` stays a host name.
-const LONGEST_NAME: usize = 32;
+pub use crate::environments::environment_name;
 
 /// The longest `--timeout`.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A name that can be part of host names, container names and labels: an RFC 1123 label of at most 32 characters.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn environment_name(text: &str) -> Result<String, String> {
-    let edge = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit();
-    if text.is_empty() {
-        return Err("a name has at least one character".to_owned());
-    }
-    if text.chars().count() > LONGEST_NAME {
-        return Err(format!("a name has at most {LONGEST_NAME} characters"));
-    }
-    if let Some(wrong) = text.chars().find(|&character| !edge(character) && character != '-') {
-        return Err(format!("{wrong:?} is not allowed; a name is made of a-z, 0-9 and -"));
-    }
-    if !text.starts_with(edge) || !text.ends_with(edge) {
-        return Err("a name begins and ends with a letter or a digit".to_owned());
-    }
-    Ok(text.to_owned())
-}
 
 /// A duration such as `30s`, `5m` or `1h30m`.
 ///

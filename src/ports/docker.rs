@@ -1,7 +1,6 @@
 //! The [`Engine`] port over bollard.
 
 use std::collections::{BTreeMap, HashMap};
-use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -17,6 +16,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
 use crate::context::Vars;
+use crate::error::chain;
 use crate::ports::engine::{
     ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput,
     Network, Volume,
@@ -110,19 +110,6 @@ fn io_kind(error: &bollard::errors::Error) -> Option<io::ErrorKind> {
         cause = error.source();
     }
     None
-}
-
-fn chain(error: &bollard::errors::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn endpoint(vars: &Vars, home: &Path) -> String {
