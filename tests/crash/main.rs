@@ -38,6 +38,7 @@ fn matrix(name: &str, first: impl Fn(&Fakes, &Death), then: &[WayOut<'_>], prepa
     prepare(&fakes);
     first(&fakes, &whole);
     let points = whole.passed();
+    drop(fakes);
     let mut failed = Vec::new();
     for point in 1..=points.len() {
         for (way, survive) in then {
@@ -123,6 +124,7 @@ fn a_journal_torn_at_any_byte_is_survived() {
     let fakes = Fakes::new();
     fakes.up().unwrap();
     let journal = fakes.journal();
+    drop(fakes);
     let mut cuts = 0;
     // Every byte of the last two lines, and the ends of all others.
     let ends: Vec<usize> =
@@ -148,6 +150,7 @@ fn a_disk_that_is_full_at_any_change_is_survived() {
     let fakes = Fakes::new();
     fakes.up_until(&whole).unwrap().unwrap();
     let writes = fakes.writes();
+    drop(fakes);
     let mut failed = Vec::new();
     for nth in 0..writes {
         let survived = catch_unwind(AssertUnwindSafe(|| {
