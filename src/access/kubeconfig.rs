@@ -218,6 +218,7 @@ fn change(
     };
     let after = edit(before, &config);
     if unchanged(&after) {
+        release_abandoned(fs, &target)?;
         return Ok(false);
     }
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -254,6 +255,20 @@ fn io(action: &'static str, file: &Path, source: std::io::Error) -> KubeconfigEr
     KubeconfigError::File { action, file: file.to_path_buf(), source }
 }
 
+/// Removes the lock that a killed devstack left beside the file; kubectl would refuse to change it.
+///
+/// # Errors
+/// [`KubeconfigError::File`].
+pub fn release_abandoned(fs: &dyn HostFs, file: &Path) -> Result<(), KubeconfigError> {
+    let target = fs.resolve(file).map_err(|source| io("read", file, source))?;
+    let path = Lock::beside(&target);
+    let holder = fs.read(&path).map_err(|source| io("lock", file, source))?;
+    if holder.is_some_and(|holder| is_abandoned(&holder)) {
+        fs.remove(&path).map_err(|source| io("lock", file, source))?;
+    }
+    Ok(())
+}
+
 /// kubectl's own lock, a file beside the kubeconfig. Ours says whose it is, so that the lock of a killed devstack is
 /// no obstacle to the next one.
 struct Lock<'a> {
@@ -262,10 +277,14 @@ struct Lock<'a> {
 }
 
 impl<'a> Lock<'a> {
-    fn take(fs: &'a dyn HostFs, file: &Path) -> Result<Self, KubeconfigError> {
+    fn beside(file: &Path) -> PathBuf {
         let mut name = file.file_name().unwrap_or_default().to_os_string();
         name.push(".lock");
-        let path = file.with_file_name(name);
+        file.with_file_name(name)
+    }
+
+    fn take(fs: &'a dyn HostFs, file: &Path) -> Result<Self, KubeconfigError> {
+        let path = Self::beside(file);
         let content = format!("devstack {}", std::process::id());
         for _ in 0..LOCK_LOOKS {
             match fs.create_new(&path, content.as_bytes()) {

@@ -44,6 +44,7 @@ impl KubeContextStep {
         let observed = self.observe(run.world)?;
         let detail = self.name.clone();
         if observed.action == Action::Leave {
+            kubeconfig::release_abandoned(&*run.ctx.fs, &self.file).map_err(|error| StepError::of(&error))?;
             return Ok(Applied { detail, ..Applied::default() });
         }
         let own = self.desired(run.world)?.unwrap_or_default();

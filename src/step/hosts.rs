@@ -9,6 +9,7 @@ use crate::access::hosts::{self, Entry};
 use crate::event::Action;
 use crate::executor::Run;
 use crate::journal::Undo;
+use crate::ports::kube::ObjectKey;
 use crate::step::{Applied, Observed, StepError, World};
 
 /// Points names at the ingress.
@@ -28,11 +29,36 @@ impl HostsStep {
         entries.collect::<Result<_, _>>().map_err(|error| StepError::message(error.to_string()))
     }
 
-    pub(super) fn observe(&self, world: &World) -> Result<Observed, StepError> {
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("{}: + {}", self.file.display(), self.names.join(" "));
-        let text = world.ctx.fs.read(&self.file).map_err(StepError::reading(&self.file))?.unwrap_or_default();
-        let there = hosts::has_block(&String::from_utf8_lossy(&text), &world.environment);
-        Ok(Observed::new(if there { Action::Leave } else { Action::Create }, what))
+        let text = hosts::read(&world.ctx, &self.file).map_err(|error| StepError::of(&error))?;
+        if !hosts::has_block(&String::from_utf8_lossy(&text), &world.environment) {
+            return Ok(Observed::new(Action::Create, what));
+        }
+        let state = match self.known_address(world).await? {
+            Some(address) => hosts::state(&text, &world.environment, &self.block(address)?),
+            None => return Ok(Observed::new(Action::Later, what).because("its address is known after the cluster")),
+        };
+        Ok(if state == hosts::State::Present {
+            Observed::new(Action::Leave, what)
+        } else {
+            Observed::new(Action::Repair, what).because("its lines were edited, or the address is another one")
+        })
+    }
+
+    /// The address that the names get, where the cluster can tell it already.
+    async fn known_address(&self, world: &World) -> Result<Option<IpAddr>, StepError> {
+        let Some((service, _)) = &self.address else { return Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))) };
+        let (Ok(kube), Some((namespace, name))) = (world.kube(), service.split_once('/')) else { return Ok(None) };
+        let key = ObjectKey {
+            api_version: "v1".to_owned(),
+            kind: "Service".to_owned(),
+            namespace: Some(namespace.to_owned()),
+            name: name.to_owned(),
+        };
+        let found = kube.get(&key).await?;
+        let address = found.as_ref().and_then(|service| service.pointer("/status/loadBalancer/ingress/0/ip")?.as_str());
+        Ok(address.and_then(|address| address.parse().ok()))
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {

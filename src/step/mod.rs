@@ -125,7 +125,7 @@ impl Step {
             Self::Component(step) => Some(step.observe(world).await?),
             Self::Content(step) => Some(step.observe(world)),
             Self::KubeContext(step) => Some(step.observe(world)?),
-            Self::Hosts(step) => Some(step.observe(world)?),
+            Self::Hosts(step) => Some(step.observe(world).await?),
             Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) => None,
         })
     }

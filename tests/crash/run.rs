@@ -233,6 +233,7 @@ impl Fakes {
         assert!(journal.is_ready());
         let undone: Vec<String> = journal.pending().iter().map(|(_, undo)| undo.to_string()).collect();
         assert!(undone.len() >= 4, "{undone:?}");
+        assert_eq!(self.fs.text(format!("{KUBECONFIG}.lock")), None, "kubectl would refuse to change the kubeconfig");
         let kubeconfig = self.fs.text(KUBECONFIG).unwrap();
         assert!(kubeconfig.contains("current-context: work") && kubeconfig.contains(NAME), "{kubeconfig}");
         let hosts = self.fs.text(HOSTS).unwrap();
