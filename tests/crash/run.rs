@@ -231,8 +231,6 @@ impl Fakes {
         assert_eq!(now, *whole);
         let journal = Journal::open(Path::new(JOURNAL).parent().unwrap(), Arc::new(self.fs.clone())).unwrap();
         assert!(journal.is_ready());
-        let undone: Vec<String> = journal.pending().iter().map(|(_, undo)| undo.to_string()).collect();
-        assert!(undone.len() >= 4, "{undone:?}");
         assert_eq!(self.fs.text(format!("{KUBECONFIG}.lock")), None, "kubectl would refuse to change the kubeconfig");
         let kubeconfig = self.fs.text(KUBECONFIG).unwrap();
         assert!(kubeconfig.contains("current-context: work") && kubeconfig.contains(NAME), "{kubeconfig}");
@@ -240,6 +238,13 @@ impl Fakes {
         assert_eq!(hosts.matches("s3www.crash.test").count(), 1, "{hosts}");
         let bucket = self.cluster.bucket.lock().unwrap();
         assert_eq!(bucket.get("/site/site.gif").map(|(bytes, _)| bytes.as_slice()), Some(b"GIF89a".as_slice()));
+    }
+
+    /// Fails unless the journal holds how to take back all that is there.
+    pub fn is_recorded(&self) {
+        let journal = Journal::open(Path::new(JOURNAL).parent().unwrap(), Arc::new(self.fs.clone())).unwrap();
+        let undone: Vec<String> = journal.pending().iter().map(|(_, undo)| undo.to_string()).collect();
+        assert!(undone.len() >= 4, "{undone:?}");
     }
 
     /// Fails unless the machine is what it was at the beginning.
