@@ -26,10 +26,10 @@ def project(value, fields):
     if isinstance(value, dict):
         return {key[2:]: project(value[key[2:]], tree) for key, tree in inner.items() if key[2:] in value}
     items = []
-    for key, tree in inner.items():
-        kind, text = key.split(":", 1)
-        wanted = json.loads(text)
-        for item in value:
+    trees = [(key.split(":", 1)[0], json.loads(key.split(":", 1)[1]), tree) for key, tree in inner.items()]
+    # In the order of the list, which may matter: an environment variable refers to those before it.
+    for item in value:
+        for kind, wanted, tree in trees:
             if kind == "v" and item == wanted:
                 items.append(item)
             elif kind == "k" and all(item.get(name) == part for name, part in wanted.items()):
@@ -46,6 +46,9 @@ def applied(item):
             meta = {"name": item["metadata"]["name"], **part.get("metadata", {})}
             if item["metadata"].get("namespace"):
                 meta["namespace"] = item["metadata"]["namespace"]
+            if item["kind"] == "Secret":
+                # Applied as stringData, of which the server keeps only what it became.
+                part["data"] = item.get("data", {})
             return {"apiVersion": item["apiVersion"], "kind": item["kind"], **part, "metadata": meta}
     return None
 

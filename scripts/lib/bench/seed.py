@@ -43,7 +43,7 @@ class Devstack:
         lines = [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
         results = [line for line in lines if line.get("type") == "result"]
         if process.returncode != 0 or not results:
-            raise Stop(f"devstack up: exit {process.returncode}, see {out} and {self.log}")
+            raise Stop(f"devstack up: exit {process.returncode}\n" + "\n".join(out.read_text().splitlines()[-4:]))
         if not results[-1]["endpoints"] or not all(endpoint["ok"] for endpoint in results[-1]["endpoints"]):
             raise Stop(f"devstack up has not proven its endpoints: {results[-1]}")
         return seconds, results[-1], peak
@@ -78,7 +78,7 @@ class Seed:
         self.site = site
         self.sha256 = hashlib.sha256(site.read_bytes()).hexdigest()
         self.hosts = [thing["spec"]["rules"][0]["host"] for thing in self.components["s3www"] if thing["kind"] == "Ingress"]
-        self.images_into_engine(f"devstack-{ENVIRONMENT}-control-plane")
+        self.images_into_engine(devstack)
 
     def path(self, endpoints):
         """Remembers where the content is, below the site's URL."""
@@ -87,20 +87,20 @@ class Seed:
         if self.url_path == "/":
             self.url_path = "/" + self.site.name
 
-    def images_into_engine(self, node):
-        """`kind load docker-image` takes images from the engine; those of the nodes are put there."""
-        for image in self.images:
-            if run("docker", "images", "-q", image).strip():
-                continue
-            say(f"{image}: from the node into the engine")
-            export = subprocess.Popen(
-                ["docker", "exec", node, "ctr", "-n", "k8s.io", "images", "export", "-", image], stdout=subprocess.PIPE
-            )
-            load = subprocess.run(["docker", "load"], stdin=export.stdout, capture_output=True, text=True, check=False)
-            if export.wait() != 0 or load.returncode != 0:
-                raise Stop(f"{image}: docker load: {load.stderr}")
-            if not run("docker", "images", "-q", image).strip():
-                raise Stop(f"{image} did not get its name in the engine: {load.stdout}")
+    def images_into_engine(self, devstack):
+        """`kind load docker-image` takes images from the engine, so they are put there."""
+
+        def missing():
+            return [image for image in self.images if not run("docker", "images", "-q", image).strip()]
+
+        for image in missing():
+            if not image.startswith("devstack.local/"):
+                run("docker", "pull", image)
+        if missing():
+            say("workload images, from devstack's store into the engine")
+            run(devstack.binary, "image", "build", "--load", "--yes", env=devstack.env(), timeout=3600)
+        if missing():
+            raise Stop(f"not in the engine: {', '.join(missing())}")
 
     def config(self, name, ports):
         """kind's configuration as devstack writes it, under another name and on other ports."""
