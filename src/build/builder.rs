@@ -304,3 +304,7 @@ pub(super) fn oci(recipe: &Recipe) -> impl Fn(OciError) -> BuildError {
     let recipe = recipe.id.to_string();
     move |source| BuildError::Oci { recipe: recipe.clone(), source }
 }
+
+#[cfg(test)]
+#[path = "builder_tests.rs"]
+mod tests;

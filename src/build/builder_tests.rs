@@ -1,0 +1,185 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::super::error::Unmet;
+use super::super::needs::host_platform;
+use super::super::prune::Scope;
+use super::super::recipe::{Id, Recipes};
+use super::*;
+use crate::context::{Dirs, Options, Vars};
+use crate::event::EventSink;
+use crate::ports::runner::{Cmd, OnLine, Output as Ran, RunError};
+
+/// A machine with Go: `go build` writes what it was called with into its output.
+struct Machine {
+    go: Option<&'static str>,
+    /// A package that does not compile.
+    broken: &'static str,
+    builds: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Runner for Machine {
+    async fn stream(&self, cmd: &Cmd, _: OnLine<'_>) -> Result<Ran, RunError> {
+        let words: Vec<String> = cmd.args.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let Some(version) = self.go else { return Err(RunError::NotFound { program: "go".to_owned() }) };
+        if words[0] == "version" {
+            return Ok(Ran {
+                stdout: format!("go version go{version} linux/amd64\n").into_bytes(),
+                stderr: Vec::new(),
+            });
+        }
+        let package = words.last().cloned().unwrap_or_default();
+        if package == self.broken {
+            return Err(RunError::Failed {
+                line: cmd.line(),
+                code: Some(1),
+                signal: None,
+                stdout: String::new(),
+                stderr: "undefined: x".to_owned(),
+            });
+        }
+        assert!(cmd.env.contains(&("GOFLAGS".to_owned(), OsString::from("-mod=readonly"))), "go.sum is obeyed");
+        assert!(cmd.cwd.as_ref().is_some_and(|dir| dir.join("go.sum").is_file()), "it runs beside go.sum");
+        let output = words.iter().position(|word| word == "-o").map(|at| PathBuf::from(&words[at + 1])).unwrap();
+        fs::write(output, &package).unwrap();
+        self.builds.lock().unwrap().push(package);
+        Ok(Ran::default())
+    }
+}
+
+fn go(name: &str) -> String {
+    format!(
+        "apiVersion: devstack/v1\nkind: Recipe\nname: {name}\nversion: v1\nlicense: MIT\n\
+         go: {{toolchain: '1.24', binaries: {{{name}: example.org/{name}}}}}\nexpect: {{seconds: 90, bytes: 10}}\n"
+    )
+}
+
+/// Two programs and an image of both.
+fn recipes(module: &str) -> Recipes {
+    let mut recipes = Recipes::default();
+    for name in ["one", "two"] {
+        let files = [("recipe.yaml", go(name)), ("go.mod", module.to_owned()), ("go.sum", String::new())];
+        recipes.insert(name, files.map(|(path, text)| (path.to_owned(), text.into_bytes())).into()).unwrap();
+    }
+    let image = "apiVersion: devstack/v1\nkind: Recipe\nname: both\nversion: v1\nlicense: MIT\n\
+                 layers: {files: [{to: /one, binary: one/one}, {to: /two, binary: two/two}]}\n";
+    recipes.insert("both", BTreeMap::from([("image.yaml".to_owned(), image.as_bytes().to_vec())])).unwrap();
+    recipes
+}
+
+fn machine(go: Option<&'static str>, broken: &'static str) -> Arc<Machine> {
+    Arc::new(Machine { go, broken, builds: Mutex::default() })
+}
+
+fn builder(dir: &Path, machine: &Arc<Machine>, recipes: Recipes) -> Builder {
+    let dirs = Dirs { state: dir.join("state"), cache: dir.join("cache"), home: dir.join("home") };
+    let ctx = Context::real(dirs, Vars::default(), EventSink::null(), Options::default());
+    Builder::with_recipes(&ctx, machine.clone(), host_platform(), recipes).unwrap()
+}
+
+fn built(machine: &Machine) -> Vec<String> {
+    let mut builds = machine.builds.lock().unwrap().clone();
+    builds.sort();
+    builds
+}
+
+/// Names below the builds of a cache, hidden ones included.
+fn builds(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("cache").join("builds")).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_image_is_built_once_with_all_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    let builder = builder(dir.path(), &machine, recipes("module x"));
+    assert_eq!(builder.expected_seconds(&[Id::image("both")]).unwrap(), 180);
+    let first = builder.image("both", "test").await.unwrap();
+    assert_eq!(built(&machine), ["example.org/one", "example.org/two"]);
+    assert_eq!(builder.image("both", "test").await.unwrap(), first);
+    assert_eq!(built(&machine).len(), 2, "the second time nothing runs");
+    assert_eq!(builder.expected_seconds(&[Id::image("both")]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_was_finished_before_a_failure_is_kept_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = machine(Some("1.26.8"), "example.org/two");
+    let error = builder(dir.path(), &failing, recipes("module x")).image("both", "test").await.unwrap_err();
+    assert!(matches!(&error, BuildError::Tool { recipe, .. } if recipe == "two"), "{error:?}");
+    let left = builds(dir.path());
+    assert!(left.iter().all(|name| name.starts_with("one-")), "{left:?}");
+    let working = machine(Some("1.26.8"), "");
+    builder(dir.path(), &working, recipes("module x")).image("both", "test").await.unwrap();
+    assert!(built(&working).len() + left.len() == 2, "the second run goes on where the first one stopped");
+}
+
+#[tokio::test]
+async fn what_a_machine_lacks_is_said_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    for (go, lack, cure) in [
+        (Some("1.21.3"), "Go 1.21.3 is older than 1.24", "install Go 1.24 or newer"),
+        (None, "go is not installed", "install go: see https://go.dev/doc/install"),
+    ] {
+        let machine = machine(go, "");
+        let builder = builder(dir.path(), &machine, recipes("module x"));
+        let error = builder.image("both", "test").await.unwrap_err();
+        assert_eq!(error.to_string(), format!("both (image) cannot be built here: {lack}"));
+        assert_eq!(crate::error::Advise::hint(&error).unwrap(), cure);
+        assert!(built(&machine).is_empty() && builds(dir.path()).is_empty());
+    }
+    let machine = machine(Some("1.26.8"), "");
+    let mut other = builder(dir.path(), &machine, recipes("module x"));
+    other.platform = Platform::linux("riscv64");
+    let unmet = other.needs(&[Id::image("both")]).await.unwrap();
+    assert!(matches!(unmet.as_slice(), [Unmet::Platform { .. }]), "{unmet:?}");
+}
+
+#[tokio::test]
+async fn a_tool_from_a_bundle_needs_no_go() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let maker = builder(here.path(), &machine(Some("1.26.8"), ""), recipes("module x"));
+    let image = maker.tool_image("one", "test").await.unwrap();
+    let file = here.path().join("bundle");
+    crate::bundle::create(maker.store(), "x", &host_platform(), &[image], &file).unwrap();
+
+    let user = builder(there.path(), &machine(None, ""), recipes("module x"));
+    assert!(!user.has_tool("one").unwrap());
+    crate::bundle::load(user.store(), &file, &host_platform()).unwrap();
+    assert!(user.has_tool("one").unwrap());
+    let tool = user.tool("one", "test").await.unwrap();
+    assert_eq!(fs::read_to_string(&tool).unwrap(), "example.org/one");
+    assert_eq!(user.tool("one", "test").await.unwrap(), tool);
+}
+
+#[tokio::test]
+async fn pruning_takes_what_recipes_no_longer_lead_to_or_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    builder(dir.path(), &machine, recipes("module old")).image("both", "test").await.unwrap();
+    let new = builder(dir.path(), &machine, recipes("module new"));
+    let image = new.image("both", "test").await.unwrap();
+    let kept = image.clone();
+    new.store().tag("docker.io/library/pulled:1", &image.platform, &image.manifest).unwrap();
+
+    let pruned = new.prune(Scope::Stale).unwrap();
+    assert_eq!((pruned.images, pruned.builds), (1, 2));
+    assert_eq!(new.image("both", "test").await.unwrap(), kept);
+    assert_eq!(new.store().references().unwrap().len(), 2);
+
+    let pruned = new.prune(Scope::Everything).unwrap();
+    assert_eq!((pruned.images, pruned.builds), (2, 2));
+    assert!(pruned.bytes > kept.size, "{pruned:?}");
+    assert!(builds(dir.path()).is_empty() && new.store().references().unwrap().is_empty());
+    assert_eq!(new.store().prune_older_than(Duration::ZERO).unwrap().blobs, 0);
+}
