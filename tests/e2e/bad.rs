@@ -2,12 +2,12 @@
 
 use std::net::TcpListener;
 
-use crate::harness::{Ended, Machine, Phases, World};
+use crate::harness::{Ended, Phases, World};
 
-/// Runs something that must fail with `code`, say all of `words`, advise, and change nothing at all: no log either.
+/// Runs something that must fail with `code`, say all of `words`, advise, and change nothing but the logs.
 #[track_caller]
 fn refused(world: &World, code: i32, words: &[&str], run: impl FnOnce() -> Ended) {
-    let before = Machine::look(&world.root, &world.env);
+    let before = world.look();
     let ended = run().expect(code);
     let error = ended.last("error").to_string();
     for word in words {
@@ -15,7 +15,7 @@ fn refused(world: &World, code: i32, words: &[&str], run: impl FnOnce() -> Ended
     }
     let hints = ended.last("error")["hints"].as_array().is_some_and(|hints| !hints.is_empty());
     assert!(hints, "no next command: {error}");
-    let difference = before.difference(&Machine::look(&world.root, &world.env));
+    let difference = world.difference(&before);
     assert!(difference.is_empty(), "something was changed: {difference:#?}");
 }
 
@@ -93,13 +93,12 @@ fn bad_input_changes_nothing() {
         drop(thread);
     });
     phases.run("down and status where nothing is", || {
-        let before = Machine::look(&world.root, &world.env);
+        let before = world.look();
         let down = world.run(&["down"]).expect(0);
         assert_eq!(down.last("result")["undone"], 0, "{}", down.story());
         let status = world.run(&["status"]).expect(0);
         assert_eq!(status.last("status")["state"], "absent");
-        let now = Machine::look(&world.root, &world.env);
-        let difference = before.without_logs().difference(&now.without_logs());
+        let difference = world.difference(&before);
         assert!(difference.is_empty(), "{difference:#?}");
     });
     phases.end();

@@ -213,7 +213,7 @@ fn no_op(world: &World) {
     assert_eq!(before, objects(world));
     assert_eq!(recorded, std::fs::read(&journal).unwrap(), "the journal grew");
     // Who works on it, and where its images are seen to be, is devstack's own book-keeping.
-    let mut difference = machine.difference(&world.look());
+    let mut difference = world.difference(&machine);
     difference.retain(|line| !line.ends_with("/lock") && !line.ends_with("/choices.json"));
     assert!(difference.is_empty(), "{difference:#?}");
     assert_eq!(world.dry_run(&[]), Vec::<String>::new());
@@ -304,9 +304,10 @@ fn drifts(world: &World, phases: &mut Phases) {
             let text = std::fs::read(&hosts).unwrap();
             let at = text.windows(original.len()).position(|window| window == original).unwrap() + original.len();
             let block = String::from_utf8(text[at..].to_vec()).unwrap();
-            let edited = block.lines().map(|line| {
-                if line.contains(".test") && !line.starts_with('#') { "127.9.9.9 s3www.e2e-life.test" } else { line }
-            });
+            let edited_line = format!("127.9.9.9 s3www.{}.test", world.env);
+            let edited = block
+                .lines()
+                .map(|line| if line.contains(".test") && !line.starts_with('#') { edited_line.as_str() } else { line });
             let edited = edited.collect::<Vec<_>>().join("\n") + "\n";
             std::fs::write(&hosts, [&text[..at], edited.as_bytes()].concat()).unwrap();
         },

@@ -117,7 +117,7 @@ fn an_ordinary_account_needs_no_root() {
             world.serves_the_gif(&ended);
             let names = names(&ended);
             assert!(names.iter().any(|name| name.contains(".test")), "{names:?}");
-            assert!(std::fs::read_to_string("/etc/hosts").unwrap().contains("e2e-sudo.test"));
+            assert!(std::fs::read_to_string("/etc/hosts").unwrap().contains(&format!("{}.test", world.env)));
         });
         phases.run("down, with sudo", || world.down());
     }

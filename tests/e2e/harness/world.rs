@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use devstack::context::{Dirs, Vars};
 use rustix::process::{Pid, Signal, kill_process};
@@ -56,7 +57,8 @@ impl World {
 
     /// A world.
     pub fn with(name: &str, options: Options) -> Self {
-        let env = format!("e2e-{name}");
+        // Another run on the same engine has its own.
+        let env = format!("e2e-{name}-{:x}", std::process::id());
         let directory = tempfile::Builder::new().prefix("devstack-e2e-").tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let (root, aside) = (directory.path().join("root"), directory.path().join("aside"));
@@ -203,7 +205,7 @@ impl World {
     pub fn dry_run(&self, args: &[&str]) -> Vec<String> {
         let before = self.look();
         let ended = self.run(&[&["up", "--dry-run"], args].concat()).expect(0);
-        let difference = before.difference(&self.look());
+        let difference = self.difference(&before);
         assert!(difference.is_empty(), "a dry run changed something: {difference:#?}");
         ended.changes()
     }
@@ -213,10 +215,25 @@ impl World {
         Machine::look(&self.root, &self.env).without_logs()
     }
 
+    /// What is different now. What is different only for a moment is somebody else's: a container's volume is there
+    /// before the container can be seen.
+    pub fn difference(&self, before: &Machine) -> Vec<String> {
+        let mut difference = before.difference(&self.look());
+        for _ in 0..3 {
+            if difference.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+            let later = before.difference(&self.look());
+            difference.retain(|line| later.contains(line));
+        }
+        difference
+    }
+
     /// Fails unless the machine is what it was before the test, logs of devstack's runs aside.
     #[track_caller]
     pub fn is_clean(&self) {
-        let mut difference = self.before.difference(&self.look());
+        let mut difference = self.difference(&self.before);
         let listening = Machine::listening();
         difference.extend(
             self.ports.borrow().iter().filter(|port| listening.contains(port)).map(|port| format!("left: port {port}")),
