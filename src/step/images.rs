@@ -6,11 +6,13 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
+use crate::error::ExitCode;
 use crate::event::{Action, Event};
 use crate::executor::Run;
+use crate::facts::{self, CpuLevel};
 use crate::image::{Choice, Source};
 use crate::oci::{ArchiveFormat, StoredImage, archive};
-use crate::ports::engine::EngineError;
+use crate::ports::engine::{Container, EngineError};
 use crate::step::{Applied, Observed, StepError, World};
 
 /// Brings the node image into the engine.
@@ -99,11 +101,25 @@ impl LoadStep {
         let wanted = self.wanted();
         let lists = try_join_all(nodes.iter().map(|node| missing_on(world, &node.id, &wanted))).await?;
         let changed = lists.iter().any(|missing| !missing.is_empty());
+        if changed {
+            self.check_nodes(world, &nodes).await?;
+        }
         try_join_all(nodes.iter().zip(&lists).map(|(node, missing)| async move {
             if missing.is_empty() { Ok(()) } else { self.send(run, id, &node.name, &node.id, missing).await }
         }))
         .await?;
         Ok(Applied { detail: format!("{0}/{0}", wanted.len()), outputs: Value::Null, changed })
+    }
+
+    /// The images were chosen by the engine's CPU before there were nodes; what the nodes themselves see decides.
+    async fn check_nodes(&self, world: &World, nodes: &[Container]) -> Result<(), StepError> {
+        let read = nodes.iter().map(|node| facts::read_node(&*world.engine, &node.id, &node.name));
+        let facts = try_join_all(read).await?;
+        match facts::lowest_level(&facts) {
+            Some(level) => runs_on(&self.choices, level),
+            // Another architecture, or a node that does not tell: the choice by the engine stands.
+            None => Ok(()),
+        }
     }
 
     async fn send(
@@ -149,6 +165,21 @@ impl LoadStep {
             return Err(StepError::message(format!("node {name} took the images, but {first} is not there")));
         }
         Ok(())
+    }
+}
+
+/// Refuses images that the weakest node cannot run.
+fn runs_on(choices: &[Choice], level: CpuLevel) -> Result<(), StepError> {
+    match choices.iter().find(|choice| !choice.runs_on(Some(level))) {
+        None => Ok(()),
+        Some(choice) => Err(StepError::Other {
+            message: format!(
+                "{} needs a CPU of level {}, and a node has only {level} [cpu.x86-64-level]",
+                choice.reference, choice.cpu
+            ),
+            hint: Some(format!("devstack image resolve {} --cpu {level} shows what runs there", choice.role)),
+            exit: ExitCode::Failed,
+        }),
     }
 }
 
@@ -199,4 +230,24 @@ async fn missing_on(world: &World, node: &str, wanted: &BTreeSet<&str>) -> Resul
     let text = list.text();
     let there: BTreeSet<&str> = text.lines().collect();
     Ok(wanted.iter().filter(|reference| !there.contains(**reference)).map(|&reference| reference.to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(cpu: &str) -> Choice {
+        serde_json::from_value(json!({
+            "role": "object-store", "version": "1", "reference": "registry.example/silo:1",
+            "platform": "linux/amd64", "cpu": cpu, "source": {"from": "store"}, "why": "",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_weakest_node_decides() {
+        assert!(runs_on(&[choice("x86-64-v1"), choice("x86-64-v2")], CpuLevel::V2).is_ok());
+        let refused = runs_on(&[choice("x86-64-v1"), choice("x86-64-v2")], CpuLevel::V1).unwrap_err();
+        assert!(refused.to_string().contains("needs a CPU of level x86-64-v2, and a node has only x86-64-v1"));
+    }
 }
