@@ -60,11 +60,14 @@ class Cluster:
         user, password = self.seed.secret("minio-root")
         words = [self.seed.kubectl, "--kubeconfig", str(self.kubeconfig), "-n", "minio", "port-forward", "pod/minio-0"]
         forward = subprocess.Popen([*words, f"{STORE_PORT}:9000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        url = f"http://127.0.0.1:{STORE_PORT}/site{self.seed.url_path}"
+        bucket = f"http://127.0.0.1:{STORE_PORT}/site"
         signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"{user}:{password}", "-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"]
-        put = ["curl", "-sf", "-o", "/dev/null", "-m", "20", "-T", str(self.seed.site), "-H", "Content-Type: image/gif"]
+        put = ["curl", "-sf", "-o", "/dev/null", "-m", "20", *signed]
+        gif = [*put, "-T", str(self.seed.site), "-H", "Content-Type: image/gif", bucket + self.seed.url_path]
+        # s3www's readiness asks for it: all content is there.
+        marker = [*put, "-X", "PUT", "-H", "Content-Type: text/plain", "--data-binary", self.seed.sha256, bucket + "/.devstack/ready"]
         try:
-            until("upload", lambda: succeeds(*put, *signed, url), pause=0.2)
+            until("upload", lambda: succeeds(*gif) and succeeds(*marker), pause=0.2)
         finally:
             forward.terminate()
             forward.wait()
