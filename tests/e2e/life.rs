@@ -139,14 +139,12 @@ fn private(world: &World) {
     // A bucket that is not the reader's, so that a refusal is not just an absence.
     let script = format!("mc mb -q root/private >/dev/null\n{REQUESTS}");
     let host = |user: &str, key: &str| format!("http://{user}:{key}@minio.minio:9000");
-    let answers = world.kubectl(&[
+    // Not attached: what a short-lived pod said before the connection stood would be lost.
+    world.kubectl(&[
         "-n",
         "minio",
         "run",
         "requests",
-        "--rm",
-        "-i",
-        "-q",
         "--restart=Never",
         "--image-pull-policy=Never",
         "--image",
@@ -167,6 +165,16 @@ fn private(world: &World) {
         "-c",
         &script,
     ]);
+    world.kubectl(&[
+        "-n",
+        "minio",
+        "wait",
+        "--for=jsonpath={.status.phase}=Succeeded",
+        "pod/requests",
+        "--timeout=120s",
+    ]);
+    let answers = world.kubectl(&["-n", "minio", "logs", "requests"]);
+    world.kubectl(&["-n", "minio", "delete", "pod", "requests", "--now"]);
     let answers: Vec<&str> = answers.lines().map(str::trim).collect();
     assert_eq!(
         answers,
