@@ -57,11 +57,19 @@ impl Machine {
             .filter_map(|name| match (self.0.get(name), now.0.get(name)) {
                 (Some(before), Some(after)) if before == after => None,
                 (Some(_), Some(_)) => Some(format!("changed: {name}")),
+                // A volume without a name went with its container, which is somebody else's: ours are made later.
+                (Some(_), None) if is_anonymous(name) => None,
                 (Some(_), None) => Some(format!("gone: {name}")),
                 (None, _) => Some(format!("left: {name}")),
             })
             .collect()
     }
+}
+
+/// Whether this is a volume that an engine named.
+fn is_anonymous(name: &str) -> bool {
+    let name = name.strip_prefix("volume ").unwrap_or_default();
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether something of the engine belongs to another environment.
