@@ -285,7 +285,11 @@ fn drifts(world: &World, phases: &mut Phases) {
         "s3www",
         "s3www".to_owned(),
         Some("degraded"),
-        &|| kubectl(&["-n", "s3www", "scale", "deployment", "s3www", "--replicas=0"]),
+        &|| {
+            kubectl(&["-n", "s3www", "scale", "deployment", "s3www", "--replicas=0"]);
+            // Until the controller has seen it, it still serves, and a status may say so.
+            kubectl(&["-n", "s3www", "rollout", "status", "deployment", "s3www", "--timeout=60s"]);
+        },
         phases,
     );
     let hosts = world.hosts();

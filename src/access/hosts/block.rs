@@ -177,9 +177,7 @@ pub fn conflicts(text: &[u8], environment: &str, entries: &[Entry]) -> Vec<Confl
 pub fn with_block(text: &[u8], environment: &str, entries: &[Entry]) -> Vec<u8> {
     let (mut rest, place) = cut(text, environment);
     let (at, mut joined) = place.unwrap_or((rest.len(), false));
-    // A lone line that ends with a carriage return is taken for one of DOS that lacks its newline.
-    let dos = lines(text).next().is_some_and(|line| line.ends_with(b"\r\n") || line.ends_with(b"\r"));
-    let newline: &[u8] = if dos { b"\r\n" } else { b"\n" };
+    let newline = newline_of(text);
     let mut block = Vec::new();
     if at > 0 && rest.get(at - 1) != Some(&b'\n') {
         block.extend_from_slice(newline);
@@ -207,8 +205,9 @@ pub fn without_block(text: &[u8], environment: &str) -> Vec<u8> {
                 rest.splice(word..word, JOINED.bytes());
             }
             None if after.is_none() => {
-                let newline = if rest.ends_with(b"\r\n") { 2 } else { usize::from(rest.ends_with(b"\n")) };
-                rest.truncate(rest.len() - newline);
+                // The file's own newline, not whatever its end looks like: a last line may end with a lone return.
+                let length = rest.strip_suffix(newline_of(&rest)).map_or(rest.len(), <[u8]>::len);
+                rest.truncate(length);
             }
             _ => {}
         }
@@ -227,6 +226,13 @@ struct Marker<'a> {
 enum Edge {
     Begin { joined: bool },
     End,
+}
+
+/// The newline of the file's first line. A lone line that ends with a carriage return is taken for one of DOS that
+/// lacks its newline, so that the answer is the same before and after devstack gives it one.
+fn newline_of(text: &[u8]) -> &'static [u8] {
+    let dos = lines(text).next().is_some_and(|line| line.ends_with(b"\r\n") || line.ends_with(b"\r"));
+    if dos { b"\r\n" } else { b"\n" }
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -396,7 +402,22 @@ mod tests {
         assert_eq!(blocks(two.as_bytes())[1].1, [entry("127.0.0.3 s3www.test")]);
     }
 
+    #[test]
+    fn a_last_line_that_ends_with_a_lone_return_keeps_it() {
+        for before in ["\n\r", "a\n b\r", "a\r", "a\r\nb\r", "\r"] {
+            let with = with_block(before.as_bytes(), "e", &[entry("127.0.0.1 a.test")]);
+            assert_eq!(without_block(&with, "e"), before.as_bytes(), "{before:?}");
+        }
+    }
+
     proptest! {
+        // Returns and newlines are what this format turns on; most random bytes are neither.
+        #[test]
+        fn any_newlines_survive(before in "[a\r\n]{0,8}") {
+            let with = with_block(before.as_bytes(), "e", &[entry("127.0.0.1 a.test")]);
+            prop_assert_eq!(without_block(&with, "e"), before.as_bytes());
+        }
+
         #[test]
         fn any_bytes_survive(before in proptest::collection::vec(any::<u8>(), 0..80)) {
             let entries = [entry("127.0.0.1 a.test")];
