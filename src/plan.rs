@@ -62,6 +62,8 @@ pub struct Inputs<'a> {
     pub sites: BTreeMap<String, Site>,
     /// Outputs of an earlier run's steps.
     pub before: BTreeMap<String, Value>,
+    /// The directory that nodes may link image layers from, where the engine can mount it.
+    pub blobs: Option<PathBuf>,
     /// The user's kubeconfig.
     pub kubeconfig: PathBuf,
     /// The hosts file and whether names may be added to it.
@@ -136,6 +138,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         https: inputs.ports.1,
         adaptation: inputs.adaptation,
         labels: inputs.profile.cluster.labels.clone(),
+        blobs: inputs.blobs.clone(),
     };
     let complete = inputs.before.contains_key(id::CLUSTER);
     let mut nodes = vec![
@@ -156,7 +159,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         node(
             id::LOAD,
             &[(id::NODES, Done), (id::IMAGES, Done)],
-            Step::Load(LoadStep { choices: inputs.choices.clone() }),
+            Step::Load(LoadStep { choices: inputs.choices.clone(), blobs: inputs.blobs.clone() }),
         ),
         node(
             id::CONTEXT,

@@ -108,7 +108,11 @@ impl Look<'_> {
             return Some(Finding { waiting: Some(at(Stage::Scheduling)), ..finding });
         }
         let finding = match self.known(&[message]) {
-            Some((found, finding)) => Finding { hopeless: found.signature.hopeless, ..finding },
+            // A node that is not ready yet has a taint, which newer schedulers do not name: it may be the one that fits.
+            Some((found, finding)) => {
+                let hopeless = found.signature.hopeless && !message.contains("untolerated taint");
+                Finding { hopeless, ..finding }
+            }
             None => Finding::error("pod.unschedulable", "no node fits the pod").remedy(self.describe()),
         };
         Some(Finding { waiting: Some(at(Stage::Scheduling)), ..finding.evidence(message) })

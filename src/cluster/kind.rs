@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::cluster::blobs;
 use crate::ports::Runner;
 use crate::ports::runner::Cmd;
 
@@ -25,6 +26,8 @@ pub struct KindSpec {
     pub adaptation: Adaptation,
     /// Labels by node number; 0 is the control plane.
     pub labels: BTreeMap<u8, BTreeMap<String, String>>,
+    /// The directory of this host that nodes may link image layers from; none where the engine cannot mount it.
+    pub blobs: Option<PathBuf>,
 }
 
 /// What an engine in a sandbox, a dev container or a CI runner cannot give to its nodes.
@@ -34,6 +37,42 @@ pub struct Adaptation {
     /// them, and the kubelet must bear that it may not write its own (`KubeletInUserNamespace`).
     pub no_sys_resource: bool,
 }
+
+/// What a control plane for one person is told, by version of kubeadm's configuration; kind passes over those of other
+/// versions than the one it writes.
+///
+/// - Elliptic keys are made in no time; ten RSA keys take seconds of a small machine.
+/// - The controller manager makes a service account and a token for each of its controllers when it starts, through a
+///   client that is held to 20 requests a second. Nobody else uses this API server yet.
+/// - There is one of each component, so that waiting two seconds for a lease serves nobody.
+const CONTROL_PLANE: [&str; 2] = [
+    r#"
+kind: ClusterConfiguration
+apiVersion: kubeadm.k8s.io/v1beta3
+featureGates: {PublicKeysECDSA: true}
+controllerManager: {extraArgs: {kube-api-qps: "500", kube-api-burst: "1000", leader-elect-retry-period: 500ms}}
+scheduler: {extraArgs: {leader-elect-retry-period: 500ms}}
+"#,
+    r#"
+kind: ClusterConfiguration
+apiVersion: kubeadm.k8s.io/v1beta4
+encryptionAlgorithm: ECDSA-P256
+"#,
+];
+
+/// Every node takes workloads, the control plane too: the loopback ports lead to it, so that the ingress needs not wait
+/// for a worker to join. Of a single node kind takes the taint away itself, and fails where there is none.
+const NO_TAINT: [&str; 2] = [
+    "kind: InitConfiguration\napiVersion: kubeadm.k8s.io/v1beta3\nnodeRegistration: {taints: []}\n",
+    "kind: InitConfiguration\napiVersion: kubeadm.k8s.io/v1beta4\nnodeRegistration: {taints: []}\n",
+];
+
+/// The kubelet bears that it may not write OOM scores and limits of its own.
+const IN_USER_NAMESPACE: &str = r#"
+kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+featureGates: {KubeletInUserNamespace: true}
+"#;
 
 /// The oldest kind whose configuration and node contract this module is written for.
 const OLDEST: (u64, u64) = (0, 27);
@@ -48,13 +87,16 @@ impl KindSpec {
             "networking": {"apiServerAddress": "127.0.0.1"},
             "nodes": self.nodes(),
         });
+        let mut patches = CONTROL_PLANE.to_vec();
+        if self.nodes > 1 {
+            patches.extend(NO_TAINT);
+        }
         if self.adaptation.no_sys_resource {
             config["containerdConfigPatches"] =
                 json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
-            config["kubeadmConfigPatches"] = json!([
-                "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfeatureGates:\n  KubeletInUserNamespace: true\n"
-            ]);
+            patches.push(IN_USER_NAMESPACE);
         }
+        config["kubeadmConfigPatches"] = json!(patches);
         config
     }
 
@@ -70,6 +112,9 @@ impl KindSpec {
                 };
                 if let Some(labels) = self.labels.get(&number) {
                     node["labels"] = json!(labels);
+                }
+                if let Some(blobs) = &self.blobs {
+                    node["extraMounts"] = json!([{"hostPath": blobs, "containerPath": blobs::MOUNT, "readOnly": true}]);
                 }
                 node
             })
@@ -130,6 +175,7 @@ mod tests {
             https: 8443,
             adaptation: Adaptation::default(),
             labels: BTreeMap::new(),
+            blobs: None,
         }
     }
 
@@ -150,7 +196,28 @@ mod tests {
         assert!(spec(1).config().get("containerdConfigPatches").is_none());
         let adapted = KindSpec { adaptation: Adaptation { no_sys_resource: true }, ..spec(1) }.config();
         assert!(adapted["containerdConfigPatches"][0].as_str().unwrap().contains("restrict_oom_score_adj = true"));
-        assert!(adapted["kubeadmConfigPatches"][0].as_str().unwrap().contains("KubeletInUserNamespace: true"));
+        let patches = |config: &Value| config["kubeadmConfigPatches"].to_string();
+        assert!(patches(&adapted).contains("KubeletInUserNamespace: true"));
+        assert!(!patches(&spec(1).config()).contains("KubeletInUserNamespace"));
+    }
+
+    #[test]
+    fn a_single_node_keeps_the_taint_that_kind_takes_away() {
+        let patches = |nodes: u8| spec(nodes).config()["kubeadmConfigPatches"].to_string();
+        assert!(!patches(1).contains("taints"));
+        assert!(patches(2).contains("taints: []"));
+        for version in ["kubeadm.k8s.io/v1beta3", "kubeadm.k8s.io/v1beta4"] {
+            assert_eq!(patches(2).matches(version).count(), 2);
+        }
+    }
+
+    #[test]
+    fn every_node_can_read_the_layers_and_none_can_change_them() {
+        let mounted = KindSpec { blobs: Some(PathBuf::from("/state/blobs")), ..spec(2) }.config();
+        for node in mounted["nodes"].as_array().unwrap() {
+            let mount = json!({"hostPath": "/state/blobs", "containerPath": blobs::MOUNT, "readOnly": true});
+            assert_eq!(node["extraMounts"], json!([mount]));
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Where a cluster comes from.
 
+pub mod blobs;
 pub mod kind;
 pub mod orphans;

@@ -135,6 +135,9 @@ impl ClusterStep {
         let text =
             serde_json::to_vec_pretty(&spec.config()).map_err(|error| StepError::writing(&config)(error.into()))?;
         world.ctx.fs.write(&config, &text, 0o600).map_err(StepError::writing(&config))?;
+        if let Some(blobs) = &spec.blobs {
+            world.ctx.fs.create_dir(blobs).map_err(StepError::writing(blobs))?;
+        }
         let cmd = spec.create(&kind, &config, &world.dir.join("kubeconfig.kind"), &endpoint);
         world
             .runner

@@ -1,11 +1,13 @@
 //! Images: the node image in the engine, workload images in the store and from there in every node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
+use crate::cluster::blobs;
 use crate::error::ExitCode;
 use crate::event::{Action, Event};
 use crate::executor::Run;
@@ -73,6 +75,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct LoadStep {
     /// The chosen images.
     pub choices: Vec<Choice>,
+    /// The directory that nodes may link layers from, where the engine can mount it.
+    pub blobs: Option<PathBuf>,
 }
 
 impl LoadStep {
@@ -140,13 +144,19 @@ impl LoadStep {
             };
             images.push(stored);
         }
-        let bytes: u64 = images.iter().map(|image| image.size).sum();
-        run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), bytes / 1_000_000));
+        let layers = images.iter().flat_map(|image| &image.layers);
+        let layers: BTreeMap<_, _> = layers.map(|layer| (layer.digest.clone(), layer.size)).collect();
+        let offered =
+            self.blobs.as_ref().map(|directory| blobs::offer(places.store(), &layers, directory)).unwrap_or_default();
         // Unpacking waits for a container's first use: it would compete with the starting control plane.
         let import = ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "--digests", "-"];
         let mut attempts = 0;
         loop {
-            let archive = archive::export(places.store(), &images, ArchiveFormat::Oci);
+            let linked = blobs::link(&*run.world.engine, node, &offered).await;
+            let streamed: u64 =
+                layers.iter().filter(|(digest, _)| !linked.contains(digest)).map(|(_, size)| size).sum();
+            run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), streamed / 1_000_000));
+            let archive = archive::export_without(places.store(), &images, ArchiveFormat::Oci, linked);
             let done = run.world.engine.exec(node, &import, Some(archive)).await?;
             if done.status == 0 {
                 break;

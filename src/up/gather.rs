@@ -9,6 +9,7 @@ use crate::access::hosts;
 use crate::access::ports;
 use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
+use crate::cluster::blobs;
 use crate::cluster::kind::Adaptation;
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
@@ -314,6 +315,7 @@ impl Gathered {
             choices: self.choices.clone(),
             nodes: self.nodes,
             ports: self.ports,
+            blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
             adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
             credentials,
             sites: self.sites.clone(),

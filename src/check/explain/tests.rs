@@ -308,6 +308,14 @@ fn scheduling() {
             "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }.",
             "pod.waits-for-node Info |",
         ),
+        (
+            "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint(s).",
+            "node.selector Error |",
+        ),
+        (
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+            "node.selector Error hopeless |",
+        ),
         ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "pod.waits-for-claim Info |"),
         ("0/3 nodes are available: 3 node(s) were unhappy.", "pod.unschedulable Error |"),
     ];

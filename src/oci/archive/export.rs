@@ -1,5 +1,6 @@
 //! Writing archives.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write};
 
@@ -36,9 +37,21 @@ struct DockerEntry {
 ///
 /// Must be called inside a Tokio runtime.
 pub fn export(store: &Store, images: &[StoredImage], format: ArchiveFormat) -> ByteStream {
+    export_without(store, images, format, BTreeSet::new())
+}
+
+/// As [`export`], but for the blobs that its reader has already.
+pub fn export_without(
+    store: &Store,
+    images: &[StoredImage],
+    format: ArchiveFormat,
+    known: BTreeSet<Digest>,
+) -> ByteStream {
     let store = store.clone();
     let images = images.to_vec();
-    stream_of(move |writer| write(&store, &images, format, &[], writer).map_err(io::Error::other))
+    let mut blobs = distinct_blobs(&images);
+    blobs.retain(|digest, _| !known.contains(digest));
+    stream_of(move |writer| write_blobs(&store, &images, format, &[], &blobs, writer).map_err(io::Error::other))
 }
 
 /// Writes what [`export`] streams, after some small files of the caller's.
@@ -47,6 +60,17 @@ pub(crate) fn write(
     images: &[StoredImage],
     format: ArchiveFormat,
     first: &[(&str, &[u8])],
+    writer: impl Write,
+) -> Result<(), OciError> {
+    write_blobs(store, images, format, first, &distinct_blobs(images), writer)
+}
+
+fn write_blobs(
+    store: &Store,
+    images: &[StoredImage],
+    format: ArchiveFormat,
+    first: &[(&str, &[u8])],
+    blobs: &BTreeMap<Digest, u64>,
     writer: impl Write,
 ) -> Result<(), OciError> {
     let mut tar = tar::Builder::new(writer);
@@ -58,8 +82,8 @@ pub(crate) fn write(
         append_json(&mut tar, "index.json", &index(images))?;
     }
     append_json(&mut tar, "manifest.json", &docker(images))?;
-    for (digest, size) in distinct_blobs(images) {
-        append_blob(&mut tar, store, &digest, size)?;
+    for (digest, size) in blobs {
+        append_blob(&mut tar, store, digest, *size)?;
     }
     let failed = |source| OciError::Stream { what: "the archive".to_owned(), source };
     tar.into_inner().map_err(failed)?.flush().map_err(failed)

@@ -5,7 +5,7 @@ mod import;
 mod pipe;
 
 pub(crate) use export::write;
-pub use export::{ArchiveFormat, export};
+pub use export::{ArchiveFormat, export, export_without};
 pub(crate) use import::import_checked;
 pub use import::{import, import_reader};
 pub use pipe::{StreamReader, stream_of};
