@@ -206,7 +206,9 @@ pub fn without_block(text: &[u8], environment: &str) -> Vec<u8> {
             }
             None if after.is_none() => {
                 // The file's own newline, not whatever its end looks like: a last line may end with a lone return.
-                let length = rest.strip_suffix(newline_of(&rest)).map_or(rest.len(), <[u8]>::len);
+                // An editor may have made another of it.
+                let own = rest.strip_suffix(newline_of(&rest)).or_else(|| rest.strip_suffix(b"\n"));
+                let length = own.map_or(rest.len(), <[u8]>::len);
                 rest.truncate(length);
             }
             _ => {}
@@ -408,6 +410,13 @@ mod tests {
             let with = with_block(before.as_bytes(), "e", &[entry("127.0.0.1 a.test")]);
             assert_eq!(without_block(&with, "e"), before.as_bytes(), "{before:?}");
         }
+    }
+
+    #[test]
+    fn newlines_that_an_editor_changed_go_all_the_same() {
+        let with = with_block(b"a\r\nb", "e", &[entry("127.0.0.1 a.test")]);
+        let edited = String::from_utf8(with).unwrap().replace("\r\n", "\n").replacen("a\n", "a\r\n", 1);
+        assert_eq!(without_block(edited.as_bytes(), "e"), b"a\r\nb");
     }
 
     proptest! {
