@@ -156,7 +156,7 @@ impl LoadStep {
             let streamed: u64 =
                 layers.iter().filter(|(digest, _)| !linked.contains(digest)).map(|(_, size)| size).sum();
             run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), streamed / 1_000_000));
-            let archive = archive::export_without(places.store(), &images, ArchiveFormat::Oci, linked);
+            let archive = archive::export_without(places.store(), &images, ArchiveFormat::Oci, &linked);
             let done = run.world.engine.exec(node, &import, Some(archive)).await?;
             if done.status == 0 {
                 break;

@@ -37,7 +37,7 @@ struct DockerEntry {
 ///
 /// Must be called inside a Tokio runtime.
 pub fn export(store: &Store, images: &[StoredImage], format: ArchiveFormat) -> ByteStream {
-    export_without(store, images, format, BTreeSet::new())
+    export_without(store, images, format, &BTreeSet::new())
 }
 
 /// As [`export`], but for the blobs that its reader has already.
@@ -45,7 +45,7 @@ pub fn export_without(
     store: &Store,
     images: &[StoredImage],
     format: ArchiveFormat,
-    known: BTreeSet<Digest>,
+    known: &BTreeSet<Digest>,
 ) -> ByteStream {
     let store = store.clone();
     let images = images.to_vec();
