@@ -1,8 +1,12 @@
 //! Which loopback ports the ingress is published on: 80 and 443 where free and permitted, else 8080 and 8443, else
 //! the next pair that is free.
+//!
+//! A port is free long after an `up` chose it: nobody listens there before kind has made the control plane. So that
+//! two `up`s at a time do not choose the same pair, each reserves its own for as long as it runs (see [`Reservation`]).
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::error::{Advise, ExitCode};
@@ -46,13 +50,54 @@ impl Advise for PortsError {
     }
 }
 
-/// The first pair of ports that is free on `127.0.0.1`.
+/// A pair of ports that no other `up` on this machine chooses as long as this lives.
+///
+/// The mark is a UDP socket on the port's number, which nothing else of devstack uses: the kernel gives it to one
+/// process only, whatever account and state directory it works with, takes it back when the process ends, also by a
+/// kill, and leaves no trace of it. TCP ports are another space, so that the engine can publish the port meanwhile.
+#[derive(Debug)]
+pub struct Reservation {
+    /// The ports: HTTP and HTTPS.
+    pub ports: (u16, u16),
+    _marks: [UdpSocket; 2],
+}
+
+impl Reservation {
+    /// Reserves a pair; `None` where somebody else has it.
+    fn take(ports: (u16, u16)) -> Option<Self> {
+        Some(Self { ports, _marks: [mark(ports.0)?, mark(ports.1)?] })
+    }
+}
+
+/// Where the mark of a port below 1024 is, which an ordinary account cannot bind.
+const LOW_MARKS: u16 = 64_000;
+
+fn mark(port: u16) -> Option<UdpSocket> {
+    let port = if port < 1024 { LOW_MARKS + port } else { port };
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()
+}
+
+/// Reserves the first pair of ports that is free on `127.0.0.1`, is reserved by no other `up` and is not in `taken`:
+/// what environments have that do not run now.
 ///
 /// # Errors
-/// None is.
-pub fn choose(facts: &Facts) -> Result<(u16, u16), PortsError> {
+/// There is none.
+pub fn choose(facts: &Facts, taken: &BTreeSet<u16>) -> Result<Reservation, PortsError> {
     let privileged = facts.engine.as_ref().is_some_and(binds_low_ports);
-    pick(privileged, &probe).ok_or(PortsError)
+    let look = |port| if taken.contains(&port) { Probe::Busy } else { probe(port) };
+    pick(privileged, &look, Reservation::take).ok_or(PortsError)
+}
+
+/// Reserves a pair that is known already, such as that of an earlier `up`; `None` where it is not free any more.
+pub fn keep(facts: &Facts, ports: (u16, u16)) -> Option<Reservation> {
+    let reservation = Reservation::take(ports)?;
+    let privileged = facts.engine.as_ref().is_some_and(binds_low_ports);
+    let usable = |port| match probe(port) {
+        Probe::Free => true,
+        Probe::Denied => privileged,
+        Probe::Busy => false,
+    };
+    (usable(ports.0) && usable(ports.1)).then_some(reservation)
 }
 
 /// Whether the engine itself may publish ports below 1024: a rootful one on this host's kernel, and those that bring
@@ -66,14 +111,18 @@ fn binds_low_ports(engine: &EngineFacts) -> bool {
         }
 }
 
-/// The first usable pair; `privileged` says whether ports below 1024 can be published at all.
-pub fn pick(privileged: bool, probe: &dyn Fn(u16) -> Probe) -> Option<(u16, u16)> {
+/// What `reserve` gives for the first usable pair; `privileged` says whether ports below 1024 can be published at all.
+///
+/// A pair is reserved before it is looked at: an `up` that gives a pair free has published it by then.
+pub fn pick<T>(privileged: bool, probe: &dyn Fn(u16) -> Probe, reserve: impl Fn((u16, u16)) -> Option<T>) -> Option<T> {
     let low = |port| probe(port) != Probe::Busy;
-    if privileged && low(LOW.0) && low(LOW.1) {
-        return Some(LOW);
-    }
     let free = |port| probe(port) == Probe::Free;
-    (0..PAIRS).map(|step| (HIGH.0 + step, HIGH.1 + step)).find(|&(http, https)| free(http) && free(https))
+    let pair = |ports: (u16, u16), usable: &dyn Fn(u16) -> bool| {
+        let reserved = reserve(ports)?;
+        (usable(ports.0) && usable(ports.1)).then_some(reserved)
+    };
+    let high = || (0..PAIRS).find_map(|step| pair((HIGH.0 + step, HIGH.1 + step), &free));
+    privileged.then(|| pair(LOW, &low)).flatten().or_else(high)
 }
 
 /// Looks at a port of `127.0.0.1`: somebody may answer there although binding works (a wildcard listener on macOS, a
@@ -114,9 +163,44 @@ mod tests {
             (false, &[8080, 8444], &[8082], (8083, 8446)),
         ];
         for (privileged, busy, denied, expected) in table {
-            assert_eq!(pick(privileged, &with(busy, denied)), Some(expected), "{busy:?} {denied:?}");
+            assert_eq!(pick(privileged, &with(busy, denied), Some), Some(expected), "{busy:?} {denied:?}");
         }
-        assert_eq!(pick(true, &|_| Probe::Busy), None);
+        assert_eq!(pick(true, &|_| Probe::Busy, Some), None);
+        let reserved = |ports| (ports != LOW && ports != HIGH).then_some(ports);
+        assert_eq!(pick(true, &with(&[], &[]), reserved), Some((8081, 8444)));
+    }
+
+    #[test]
+    fn those_that_choose_at_the_same_moment_get_different_pairs() {
+        let start = std::sync::Barrier::new(8);
+        let choose_now = || {
+            start.wait();
+            choose(&Facts::default(), &BTreeSet::new()).unwrap()
+        };
+        let chosen: Vec<Reservation> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(choose_now)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let pairs: BTreeSet<(u16, u16)> = chosen.iter().map(|one| one.ports).collect();
+        assert_eq!(pairs.len(), 8, "{pairs:?}");
+    }
+
+    #[test]
+    fn a_pair_is_free_again_when_its_up_has_ended_and_nobody_listens_there() {
+        let facts = Facts::default();
+        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let ports = (free(), free());
+        let first = keep(&facts, ports).unwrap();
+        assert!(keep(&facts, ports).is_none(), "another up has it");
+        drop(first);
+        let kept = keep(&facts, ports).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, ports.0)).unwrap();
+        drop(kept);
+        assert!(keep(&facts, ports).is_none(), "a program listens there");
+        drop(listener);
+        let chosen = choose(&facts, &BTreeSet::new()).unwrap().ports;
+        let other = choose(&facts, &BTreeSet::from([chosen.1])).unwrap();
+        assert_ne!(other.ports, chosen, "a stopped environment has it");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::access::hosts;
-use crate::access::ports;
+use crate::access::ports::{self, Reservation};
 use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
 use crate::cluster::blobs;
@@ -18,7 +18,7 @@ use crate::image::{self, Choice, Images, KubeRange, KubeVersion, Limits, Target}
 use crate::journal::Journal;
 use crate::oci::Platform;
 use crate::plan::{self, Inputs, Plan};
-use crate::ports::engine::KIND_CLUSTER_LABEL;
+use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
 use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
@@ -50,6 +50,8 @@ pub struct Gathered {
     pub nodes: u8,
     /// Loopback ports of the ingress.
     pub ports: (u16, u16),
+    /// What keeps another `up` from choosing the same ports as long as this one runs; `None` where the cluster has them.
+    pub reservation: Option<Reservation>,
     /// Sites by bucket.
     pub sites: BTreeMap<String, Site>,
     /// Whether the hosts file may get names, and how.
@@ -95,10 +97,38 @@ fn settle(ctx: &Context, desired: &Desired) -> Result<Settled, Failure> {
     Ok(Settled { recorded_source: source.recorded(), environment, source, sets, nodes })
 }
 
-/// The loopback ports that an earlier `up` took.
-fn recorded_ports(ctx: &Context, environment: &str) -> Result<Option<(u16, u16)>, Failure> {
-    let opened = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone())?.opened();
-    Ok(opened.and_then(|opened| Some((*opened.ports.get("http")?, *opened.ports.get("https")?))))
+/// The loopback ports that an environment was opened with.
+fn ports_of(journal: &Journal) -> Option<(u16, u16)> {
+    let opened = journal.opened()?;
+    Some((*opened.ports.get("http")?, *opened.ports.get("https")?))
+}
+
+/// The loopback ports of the ingress: those that the environment has or had, unless its cluster is not there, or only
+/// half of it, and somebody else has taken them in the meantime; else a free pair that no other environment has.
+fn ingress_ports(
+    ctx: &Context,
+    environment: &str,
+    facts: &Facts,
+    nodes: &[Container],
+) -> Result<((u16, u16), Option<Reservation>), Failure> {
+    let journal = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone())?;
+    let recorded = ports_of(&journal);
+    if let Some(ports) = recorded {
+        let complete = !nodes.is_empty() && journal.outputs().contains_key(plan::id::CLUSTER);
+        let publishes = |node: &Container| node.ports.iter().any(|(.., port)| *port == ports.0);
+        if complete || nodes.iter().any(publishes) {
+            return Ok((ports, None));
+        }
+    }
+    if let Some(kept) = recorded.and_then(|ports| ports::keep(facts, ports)) {
+        return Ok((kept.ports, Some(kept)));
+    }
+    let others = crate::environments::list(ctx)?.into_iter().filter(|name| name != environment);
+    // A journal that cannot be read says nothing of ports; it is told of where its environment is asked for.
+    let journals = others.filter_map(|name| Journal::open(&ctx.dirs.environment(&name), ctx.fs.clone()).ok());
+    let taken = journals.filter_map(|journal| ports_of(&journal)).flat_map(|(http, https)| [http, https]).collect();
+    let reservation = ports::choose(facts, &taken)?;
+    Ok((reservation.ports, Some(reservation)))
 }
 
 /// `./devstack.yaml` where there is one, else the built-in that needs no thought.
@@ -128,13 +158,11 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     let sites = sites(&profile)?;
     let nodes = profile.cluster.nodes;
     let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
-    let ports = match recorded_ports(ctx, &environment)? {
-        Some(ports) => ports,
-        None => ports::choose(&facts)?,
-    };
+    let there = world.nodes().await?;
+    let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
     // What runs has shown that it can.
-    if world.nodes().await?.iter().all(|node| node.state != "running") {
+    if there.iter().all(|node| node.state != "running") {
         let needs = needs(&environment, &profile, &node, &choices, ports);
         let inputs = check::gather(ctx, &*world.engine, &*world.runner, needs).await;
         if let Some(refusal) = check::refusal(&check::preflight(&inputs)) {
@@ -151,6 +179,7 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
         choices,
         nodes,
         ports,
+        reservation,
         sites,
         hosts,
     })
@@ -338,5 +367,59 @@ impl Gathered {
             format!("{} as {}", self.profile.name, self.world.environment)
         };
         format!("{name} · kind · {nodes} · Kubernetes {} · {platform}{level}", self.node.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Opened, Record};
+    use crate::ports::fake::{self, FakeClock, FakeFs};
+
+    fn record(ctx: &Context, environment: &str, ports: (u16, u16)) {
+        let opened = Opened {
+            version: 1,
+            devstack: "0.1.0".to_owned(),
+            environment: environment.to_owned(),
+            profile: "s3www".to_owned(),
+            sets: Vec::new(),
+            provider: "kind".to_owned(),
+            nodes: None,
+            context: None,
+            ports: BTreeMap::from([("http".to_owned(), ports.0), ("https".to_owned(), ports.1)]),
+            at: "2026-01-01T00:00:00Z".to_owned(),
+        };
+        let journal = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone()).unwrap();
+        journal.append(Record::Opened(opened)).unwrap();
+    }
+
+    #[test]
+    fn ports_are_kept_as_long_as_nobody_else_has_them() {
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let facts = Facts::default();
+        let ports = |environment: &str, nodes: &[Container]| ingress_ports(&ctx, environment, &facts, nodes).unwrap();
+        // Two worlds at the same moment: neither has written anything yet.
+        let (first, second) = (ports("new", &[]), ports("newer", &[]));
+        assert_ne!(first.0, second.0);
+        // Nothing listens there while an environment is stopped, and still they are its own.
+        record(&ctx, "stopped", first.0);
+        drop(first);
+        assert!(journal_ports(&ctx, "stopped") != ports("new", &[]).0);
+        let free = || std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let own = (free(), free());
+        record(&ctx, "own", own);
+        let held = ports("own", &[]);
+        assert_eq!(held.0, own);
+        assert_ne!(ports("own", &[]).0, own, "another up has them reserved");
+        drop(held);
+        let listener = std::net::TcpListener::bind(("127.0.0.1", own.0)).unwrap();
+        assert_ne!(ports("own", &[]).0, own, "its cluster is gone, and a program has taken them");
+        let node = Container { ports: vec![(80, "127.0.0.1".to_owned(), own.0)], ..Container::default() };
+        assert_eq!(ports("own", &[node]).0, own, "its own node listens there");
+        drop(listener);
+    }
+
+    fn journal_ports(ctx: &Context, environment: &str) -> (u16, u16) {
+        ports_of(&Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone()).unwrap()).unwrap()
     }
 }

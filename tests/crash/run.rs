@@ -198,6 +198,7 @@ impl Fakes {
             choices: ground.choices.clone(),
             nodes: 1,
             ports: ground.ports,
+            reservation: None,
             sites: BTreeMap::from([("site".to_owned(), Site::of_bytes("site.gif", b"GIF89a"))]),
             hosts: Access::Direct,
         };
