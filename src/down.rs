@@ -77,9 +77,7 @@ fn unusable(world: &World, error: &std::io::Error) -> Failure {
 pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Result<Downed, Failure> {
     let began = Instant::now();
     let environment = &world.environment;
-    if !orphans::stop(environment).await.is_empty() {
-        ctx.clock.sleep(orphans::SETTLE).await;
-    }
+    orphans::end(&*world.engine, &*ctx.clock, environment).await?;
     let journal = open(ctx, world)?;
     let step = "down".to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });

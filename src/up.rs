@@ -104,11 +104,11 @@ pub async fn carry_out(
     ask: Ask<'_>,
 ) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
-    let stopped = orphans::stop(&world.environment).await;
-    if !stopped.is_empty() {
-        ctx.clock.sleep(orphans::SETTLE).await;
-        ctx.events.note(format!("stopped {} processes that a killed devstack left behind", stopped.len()));
+    let stopped = orphans::end(&*world.engine, &*ctx.clock, &world.environment).await?;
+    if stopped > 0 {
+        ctx.events.note(format!("stopped {stopped} processes that a killed devstack left behind"));
     }
+    leftover::sweep(ctx, &world.dir);
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let credentials = gathered.credentials(ctx)?;
     let plan = gathered.plan(&journal, credentials)?;
