@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::access::{hosts, kubeconfig};
+use crate::access::{hosts, kubeconfig, leftover};
 use crate::journal::{Journal, Record, Undo};
 use crate::kube::client::KubeClient;
 use crate::ports::Kube as _;
@@ -25,6 +25,7 @@ pub struct Undone {
 /// Takes back everything that the journal holds, newest first, and then whatever carries the environment's label or
 /// reserved name. Each undo is recorded, so that an interrupted `down` goes on where it stopped.
 pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> Undone {
+    leftover::sweep(&world.ctx, &world.dir);
     let mut report = Undone::default();
     let mut pending = journal.pending();
     for undo in reserved(world) {
@@ -135,7 +136,7 @@ async fn delete_objects(
 }
 
 /// Whatever is still there of an environment, as a person would name it: containers, networks and volumes by label and
-/// reserved name, its kubeconfig context, its hosts lines.
+/// reserved name, its kubeconfig context, its hosts lines, files that a killed devstack was writing.
 ///
 /// # Errors
 /// What the engine or the file system said; then nothing can be promised.
@@ -167,5 +168,6 @@ pub async fn leftovers(world: &World) -> Result<Vec<String>, StepError> {
     if hosts::has_block(&String::from_utf8_lossy(&hosts_text), &world.environment) {
         left.push(format!("hosts lines of {} in {}", world.environment, file.display()));
     }
+    left.extend(leftover::find(&world.ctx, &world.dir).iter().map(|path| format!("file {}", path.display())));
     Ok(left)
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use crate::access::leftover;
 use crate::access::verify::Endpoint;
 use crate::cluster::orphans;
 use crate::context::Context;

@@ -12,6 +12,7 @@ pub use block::{Conflict, Entry, EntryError, State, blocks, conflicts, has_block
 use crate::context::Context;
 use crate::error::{Advise, ExitCode};
 use crate::ports::Runner;
+use crate::ports::hostfs::abandoned;
 use crate::ports::runner::{Cmd, RunError};
 
 /// The system's hosts file, the only one that is ever written with privilege.
@@ -233,6 +234,12 @@ pub fn write_block(
 fn write(ctx: &Context, file: &Path, bytes: &[u8]) -> Result<(), HostsError> {
     let failed = |source| HostsError::File { action: "write", file: file.to_path_buf(), source };
     let target = ctx.fs.resolve(file).map_err(failed)?;
+    // Only who may write the system's file may remove what a killed writer left beside it.
+    if let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(|name| name.to_str())) {
+        for left in abandoned(&*ctx.fs, dir, Some(name)).unwrap_or_default() {
+            let _ = ctx.fs.remove(&left);
+        }
+    }
     let mode = ctx.fs.mode(&target).map_err(failed)?.unwrap_or(0o644);
     ctx.fs.write(&target, bytes, mode).map_err(failed)
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Advise, ExitCode};
 use crate::ports::HostFs;
+use crate::ports::process::is_alive;
 use crate::yaml::{self, YamlError};
 
 /// The lists of a kubeconfig, and the member of an item that holds its content.
@@ -315,18 +316,6 @@ fn is_abandoned(holder: &[u8]) -> bool {
     let pid =
         std::str::from_utf8(holder).ok().and_then(|text| text.strip_prefix("devstack ")?.trim().parse::<u32>().ok());
     pid.is_some_and(|pid| pid == std::process::id() || !is_alive(pid))
-}
-
-#[cfg(unix)]
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    // EPERM: it is there and somebody else's.
-    pid.is_some_and(|pid| !matches!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
-}
-
-#[cfg(not(unix))]
-fn is_alive(_pid: u32) -> bool {
-    true
 }
 
 #[cfg(test)]

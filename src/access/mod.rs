@@ -3,6 +3,7 @@
 pub mod hosts;
 pub mod incluster;
 pub mod kubeconfig;
+pub mod leftover;
 pub mod ports;
 pub mod s3;
 pub mod site;

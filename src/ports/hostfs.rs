@@ -5,6 +5,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::ports::process::is_alive;
+
 /// Reads and writes small files. Writes are atomic (write to a neighbour, fsync, rename, fsync the directory).
 pub trait HostFs: Send + Sync {
     /// The whole file, or `None` where it does not exist.
@@ -58,12 +60,6 @@ impl RealFs {
         options
     }
 
-    fn neighbour(path: &Path) -> PathBuf {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".devstack-{}", std::process::id()));
-        path.with_file_name(name)
-    }
-
     fn replace(path: &Path, neighbour: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let mut file = Self::options(mode).write(true).create(true).truncate(true).open(neighbour)?;
         file.write_all(bytes)?;
@@ -87,7 +83,7 @@ impl HostFs for RealFs {
     }
 
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let neighbour = Self::neighbour(path);
+        let neighbour = neighbour(path, std::process::id());
         match Self::replace(path, &neighbour, bytes, mode) {
             Ok(()) => Self::sync_parent(path),
             Err(error) => {
@@ -189,9 +185,66 @@ impl HostFs for RealFs {
     }
 }
 
+/// What stands between a neighbour's name and the id of the process that writes it.
+const NEIGHBOUR: &str = ".devstack-";
+
+/// The file that the process `pid` writes before it takes the place of `path`.
+pub fn neighbour(path: &Path, pid: u32) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!("{NEIGHBOUR}{pid}"));
+    path.with_file_name(name)
+}
+
+/// Neighbours in a directory whose writers are dead: what a kill in the middle of [`HostFs::write`] leaves. With
+/// `of`, only those of that file.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn abandoned(fs: &dyn HostFs, dir: &Path, of: Option<&str>) -> io::Result<Vec<PathBuf>> {
+    let is_abandoned = |name: &String| {
+        let Some((file, pid)) = name.rsplit_once(NEIGHBOUR) else { return false };
+        let digits = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
+        // A process of another machine that shares the directory cannot be asked for; devstack's own directories and
+        // a user's home are written by one machine at a time.
+        let dead = || pid.parse().is_ok_and(|pid| pid != std::process::id() && !is_alive(pid));
+        !file.is_empty() && of.is_none_or(|of| of == file) && digits && dead()
+    };
+    Ok(fs.list(dir)?.into_iter().filter(is_abandoned).map(|name| dir.join(name)).collect())
+}
+
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_writers_left_is_abandoned() {
+        let dir = tempfile::tempdir().unwrap();
+        // No system gives this id to a process.
+        let dead = i32::MAX as u32;
+        let (own, file) = (std::process::id(), dir.path().join("config"));
+        let names = [
+            neighbour(&file, dead),
+            neighbour(&file, own),
+            neighbour(&file, 1),
+            neighbour(&dir.path().join("hosts"), dead),
+        ];
+        for path in names.iter().chain([&file]) {
+            std::fs::write(path, "").unwrap();
+        }
+        for name in
+            ["config.devstack-", "config.devstack-x1", "config.devstack--1", ".devstack-2147483647", "config.lock"]
+        {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(abandoned(&RealFs, dir.path(), Some("config")).unwrap(), [names[0].clone()]);
+        assert_eq!(abandoned(&RealFs, dir.path(), None).unwrap(), [names[0].clone(), names[3].clone()]);
+        assert_eq!(abandoned(&RealFs, &dir.path().join("none"), None).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod fake;
 pub mod hostfs;
 pub mod kube;
+pub mod process;
 pub mod runner;
 
 pub use clock::Clock;

@@ -12,12 +12,16 @@ use devstack::ports::engine::{
     Network, Volume,
 };
 use devstack::ports::fake::{FakeEngine, FakeFs};
+use devstack::ports::hostfs::neighbour;
 use devstack::ports::kube::{Duplex, Kube, KubeError, ObjectKey};
 use devstack::ports::runner::{Cmd, OnLine, Output, RunError, Runner};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::death::Death;
+
+/// The id of the process that dies: no system gives it to a living one.
+pub const DEAD: u32 = i32::MAX as u32;
 
 /// Files.
 pub struct MortalFs(pub FakeFs, pub Death);
@@ -37,7 +41,14 @@ impl HostFs for MortalFs {
     }
 
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        self.change("write", path, || self.0.write(path, bytes, mode))
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.1.pass(&format!("before write {name}"))?;
+        if let Err(death) = self.1.pass(&format!("in the middle of write {name}")) {
+            self.0.put(neighbour(path, DEAD), &bytes[..bytes.len() / 2], mode);
+            return Err(death);
+        }
+        self.0.write(path, bytes, mode)?;
+        self.1.pass(&format!("after write {name}"))
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -233,6 +233,9 @@ impl Fakes {
         let journal = Journal::open(Path::new(JOURNAL).parent().unwrap(), Arc::new(self.fs.clone())).unwrap();
         assert!(journal.is_ready());
         assert_eq!(self.fs.text(format!("{KUBECONFIG}.lock")), None, "kubectl would refuse to change the kubeconfig");
+        let half: Vec<_> =
+            self.fs.snapshot().into_keys().filter(|path| path.to_str().unwrap().contains(".devstack-")).collect();
+        assert!(half.is_empty(), "half-written files stay: {half:?}");
         let kubeconfig = self.fs.text(KUBECONFIG).unwrap();
         assert!(kubeconfig.contains("current-context: work") && kubeconfig.contains(NAME), "{kubeconfig}");
         let hosts = self.fs.text(HOSTS).unwrap();
