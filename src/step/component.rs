@@ -10,7 +10,7 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::kube::ready;
 use crate::ports::Kube;
-use crate::ports::kube::{KubeError, ObjectKey};
+use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::{Applied, Observed, StepError, World};
 
@@ -110,11 +110,11 @@ impl ComponentStep {
         object: &Value,
         deadline: Instant,
     ) -> Result<bool, StepError> {
-        let before = jiff::Timestamp::now().as_second();
         let mut told = String::new();
+        let mut before = None;
         loop {
-            match kube.apply(object).await {
-                Ok(stored) => return Ok(applied_since(&stored, before)),
+            match compared(kube, object, &mut before).await {
+                Ok(changed) => return Ok(changed),
                 // What a Job runs cannot be changed; it is done over.
                 Err(KubeError::Refused { code: 422, ref reason, .. })
                     if object["kind"] == "Job" && reason.contains("immutable") =>
@@ -145,14 +145,25 @@ fn has_pods(object: &Value) -> bool {
     )
 }
 
-/// Whether an apply at or after `since` (seconds) changed the object: the server renews the time of a manager's entry
-/// only when what it manages changed.
-fn applied_since(stored: &Value, since: i64) -> bool {
-    let fields = stored.pointer("/metadata/managedFields").and_then(Value::as_array);
-    fields.into_iter().flatten().filter(|entry| entry["manager"] == crate::ports::kube::FIELD_MANAGER).any(|entry| {
-        let time = entry["time"].as_str().and_then(|time| time.parse::<jiff::Timestamp>().ok());
-        time.is_some_and(|time| time.as_second() >= since)
-    })
+/// Applies an object; tells whether that changed it. `before` keeps what was read of it across attempts, so that one
+/// whose answer was lost counts.
+async fn compared(kube: &dyn Kube, object: &Value, before: &mut Option<Value>) -> Result<bool, KubeError> {
+    if before.is_none() {
+        *before = match ObjectKey::of(object) {
+            Some(key) => Some(own_entry(&kube.get(&key).await?.unwrap_or_default())),
+            None => Some(Value::Null),
+        };
+    }
+    let stored = kube.apply(object).await?;
+    Ok(before.as_ref() != Some(&own_entry(&stored)))
+}
+
+/// What a server keeps of devstack's applies to an object, null where there were none: it renews the entry only when
+/// what it manages changed. Comparing entries asks no clock, neither the host's nor the server's.
+fn own_entry(object: &Value) -> Value {
+    let fields = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let own = fields.into_iter().flatten().find(|entry| entry["manager"] == FIELD_MANAGER);
+    json!({"entry": own, "generation": object.pointer("/metadata/generation")})
 }
 
 /// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
@@ -242,14 +253,25 @@ impl ReadyStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::fake::FakeKube;
 
-    #[test]
-    fn only_an_apply_that_changed_something_counts() {
-        let stored =
-            |manager: &str, time: &str| json!({"metadata": {"managedFields": [{"manager": manager, "time": time}]}});
-        let since = "2026-11-21T10:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
-        assert!(applied_since(&stored("devstack", "2026-11-21T10:00:00Z"), since));
-        assert!(!applied_since(&stored("devstack", "2026-11-21T09:59:59Z"), since));
-        assert!(!applied_since(&stored("kubectl", "2026-11-21T10:00:05Z"), since));
+    #[tokio::test]
+    async fn only_an_apply_that_changed_something_counts() {
+        let kube = FakeKube::default();
+        let object = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b"}, "data": {"a": value}});
+        assert!(compared(&kube, &object("1"), &mut None).await.unwrap(), "it was not there");
+        assert!(!compared(&kube, &object("1"), &mut None).await.unwrap());
+        assert!(compared(&kube, &object("2"), &mut None).await.unwrap());
+        // The answer to the first attempt was lost.
+        let mut before = None;
+        kube.set_down(true);
+        assert!(compared(&kube, &object("3"), &mut before).await.is_err());
+        kube.set_down(false);
+        assert!(compared(&kube, &object("3"), &mut before).await.unwrap());
+        // Somebody else's entry is none of ours.
+        let of =
+            |manager: &str| own_entry(&json!({"metadata": {"managedFields": [{"manager": manager, "time": "x"}]}}));
+        assert_eq!(of("kubectl"), own_entry(&Value::Null));
+        assert_ne!(of(FIELD_MANAGER), own_entry(&Value::Null));
     }
 }

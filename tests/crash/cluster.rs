@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use devstack::ports::engine::{Engine as _, ExecOutput, KIND_CLUSTER_LABEL};
 use devstack::ports::fake::{FakeEngine, FakeKube};
-use devstack::ports::kube::{FIELD_MANAGER, Kube as _, KubeError, ObjectKey};
+use devstack::ports::kube::{Kube as _, KubeError, ObjectKey};
 use devstack::ports::runner::{OnLine, Stream};
 use serde_json::{Value, json};
 
@@ -106,19 +106,10 @@ impl Cluster {
         }
     }
 
-    /// Applies an object as a real server does: its manager's entry is renewed where something changed.
+    /// Applies an object; a set of pods gets its pod.
     pub async fn apply(&self, object: &Value) -> Result<Value, KubeError> {
-        let generation = |object: &Value| object.pointer("/metadata/generation").cloned();
-        let key = ObjectKey::of(object).unwrap();
-        let before = self.kube.get(&key).await?.as_ref().and_then(generation);
-        let mut stored = self.kube.apply(object).await?;
-        let time = if generation(&stored) == before {
-            "2001-01-01T00:00:00Z".to_owned()
-        } else {
-            jiff::Timestamp::now().to_string()
-        };
-        stored["metadata"]["managedFields"] = json!([{"manager": FIELD_MANAGER, "operation": "Apply", "time": time}]);
-        if (key.kind.as_str(), key.name.as_str()) == ("StatefulSet", "minio") {
+        let stored = self.kube.apply(object).await?;
+        if ObjectKey::of(object).is_some_and(|key| (key.kind.as_str(), key.name.as_str()) == ("StatefulSet", "minio")) {
             self.kube.put(pod(object));
         }
         Ok(stored)

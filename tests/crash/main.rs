@@ -121,6 +121,28 @@ fn a_second_up_on_fakes_changes_nothing() {
 }
 
 #[test]
+fn a_clock_that_steps_back_changes_nothing() {
+    let mut fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.turn_clock_back();
+    // Between runs.
+    let whole = Death::never();
+    fakes.up_until(&whole).unwrap().unwrap();
+    let changes: Vec<String> = whole.passed().into_iter().filter(|point| point.contains("append")).collect();
+    assert!(changes.is_empty(), "{changes:#?}");
+    fakes.down().unwrap();
+    fakes.is_clean();
+    // During a run that makes everything, and one that resumes it.
+    let death = Death::at(FEWEST);
+    fakes.up_until(&death);
+    fakes.up().unwrap();
+    fakes.is_whole();
+    fakes.is_recorded();
+    fakes.down().unwrap();
+    fakes.is_clean();
+}
+
+#[test]
 fn a_torn_journal_is_survived() {
     let began = Instant::now();
     let fakes = Fakes::new();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use devstack::access::hosts::Access;
 use devstack::access::site::Site;
 use devstack::access::verify::Endpoint;
@@ -18,6 +19,7 @@ use devstack::facts::{CpuLevel, EngineFacts, Facts};
 use devstack::image::{Choice, Images, Limits, Source};
 use devstack::journal::Journal;
 use devstack::oci::{ImageSpec, Layer, Platform, RunConfig, Store, assemble};
+use devstack::ports::Clock;
 use devstack::ports::engine::EngineImage;
 use devstack::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner, Fault};
 use devstack::ports::kube::ObjectKey;
@@ -122,6 +124,21 @@ fn ground() -> Ground {
     }
 }
 
+/// A clock that steps back whenever it is asked.
+struct Backwards(FakeClock);
+
+#[async_trait]
+impl Clock for Backwards {
+    fn now(&self) -> jiff::Timestamp {
+        self.0.shift(jiff::SignedDuration::from_hours(-1));
+        self.0.now()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
+    }
+}
+
 /// What an `up` makes: objects of the cluster, things of the engine.
 type Made = (Vec<ObjectKey>, Vec<String>);
 
@@ -132,6 +149,7 @@ pub struct Fakes {
     cluster: Cluster,
     before: (BTreeMap<PathBuf, Vec<u8>>, Vec<String>),
     told: Arc<Mutex<Vec<String>>>,
+    clock: Arc<dyn Clock>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -154,7 +172,13 @@ impl Fakes {
         let cluster = Cluster::new(&engine, 1, references, address);
         *ground.served.lock().unwrap() = Some(cluster.clone());
         let before = (fs.snapshot(), engine.inventory());
-        Self { fs, engine, cluster, before, told: Arc::default(), _turn: turn }
+        let clock = Arc::new(FakeClock::default());
+        Self { fs, engine, cluster, before, told: Arc::default(), clock, _turn: turn }
+    }
+
+    /// From now on the clock is an hour earlier each time somebody looks at it.
+    pub fn turn_clock_back(&mut self) {
+        self.clock = Arc::new(Backwards(FakeClock::default()));
     }
 
     fn world(&self, death: &Death) -> (Context, World) {
@@ -165,6 +189,7 @@ impl Fakes {
                 told.lock().unwrap().push(format!("{event:?}"));
             }
         });
+        ctx.clock = Arc::clone(&self.clock);
         ctx.fs = Arc::new(MortalFs(self.fs.clone(), death.clone()));
         ctx.dirs.cache = GROUND.directory.path().join("cache");
         let path = GROUND.directory.path().join("bin");

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::ports::Kube;
-use crate::ports::kube::{Duplex, KubeError, ObjectKey};
+use crate::ports::kube::{Duplex, FIELD_MANAGER, KubeError, ObjectKey};
 
 type React = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
@@ -95,6 +95,14 @@ impl State {
         let generation = before.and_then(|before| before.pointer("/metadata/generation")?.as_u64()).unwrap_or(0);
         object["metadata"]["uid"] = uid;
         object["metadata"]["generation"] = json!(generation + 1);
+        object
+    }
+
+    /// The object with the entry of the manager who applied it, as a server keeps it: renewed with each change.
+    fn managed(&mut self, mut object: Value) -> Value {
+        self.made += 1;
+        let time = format!("2001-01-01T{:02}:{:02}:{:02}Z", self.made / 3600 % 24, self.made / 60 % 60, self.made % 60);
+        object["metadata"]["managedFields"] = json!([{"manager": FIELD_MANAGER, "operation": "Apply", "time": time}]);
         object
     }
 
@@ -186,6 +194,7 @@ impl Kube for FakeKube {
         let merged = state.merged(&key, object);
         if before.as_ref() != Some(&merged) {
             let stored = state.stamped(merged.clone(), before.as_ref());
+            let stored = state.managed(stored);
             state.objects.insert(key.clone(), stored);
             state.reads.remove(&key);
         }
