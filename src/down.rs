@@ -8,10 +8,10 @@ use crate::cluster::orphans;
 use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
-use crate::journal::{EnvironmentLock, Journal, JournalError};
+use crate::journal::{Journal, JournalError};
 use crate::step::World;
 use crate::undo::{self, Undone};
-use crate::up::{forget_untouched, holder};
+use crate::up::{forget_untouched, lock};
 
 /// What came of a `down`.
 #[derive(Debug, Default)]
@@ -33,8 +33,7 @@ pub struct Downed {
 /// goes on.
 pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool) -> Result<Downed, Failure> {
     let world = World::real(ctx, environment);
-    ctx.fs.create_dir(&world.dir).map_err(|error| unusable(&world, &error))?;
-    let lock = EnvironmentLock::take(&world.dir, environment, &holder(ctx, "down"))?;
+    let lock = lock(ctx, &world, "down")?;
     let downed = take_back(ctx, &world, keep_cluster).await;
     if downed.is_err() {
         forget_untouched(ctx, &world);

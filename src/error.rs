@@ -231,6 +231,21 @@ fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n        ")
 }
 
+/// What to do where the file system refuses to write below `path`; `None` where the refusal says nothing of it.
+pub fn advice_on_writing(path: &Path, refusal: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(path).display();
+    match refusal.kind() {
+        StorageFull | QuotaExceeded => {
+            Some(format!("make room (df -h {dir}), then run the same command again; DEVSTACK_HOME=DIR moves the state"))
+        }
+        ReadOnlyFilesystem | PermissionDenied => {
+            Some(format!("make {dir} writable, or move the state: DEVSTACK_HOME=DIR, then run the same command again"))
+        }
+        _ => None,
+    }
+}
+
 /// An error and its causes in one line, each told once.
 pub fn chain(error: &(impl std::error::Error + ?Sized)) -> String {
     let mut line = error.to_string();

@@ -45,7 +45,9 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
                 if step != "reserved"
                     && let Err(error) = journal.append(Record::Undone { step, undo: undo.clone() })
                 {
-                    report.failed.push((undo.to_string(), error.into()));
+                    // It is gone, and taking it back once more does no harm: a full disk must not keep `down` from
+                    // its work.
+                    world.ctx.events.warn(crate::error::chain(&error));
                 }
             }
             Err(error) => report.failed.push((undo.to_string(), error)),

@@ -13,10 +13,10 @@ use crate::access::leftover;
 use crate::access::verify::Endpoint;
 use crate::cluster::orphans;
 use crate::context::Context;
-use crate::error::{ExitCode, Failure};
+use crate::error::Failure;
 use crate::event::{Action, Change, Event};
 use crate::executor::{self, RunFailure};
-use crate::journal::{EnvironmentLock, Holder, Journal, Opened, Record, VERSION};
+use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opened, Record, VERSION};
 use crate::plan::Plan;
 use crate::step::World;
 
@@ -65,12 +65,11 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
         show(ctx, world, &gathered, &plan).await?;
         return Ok(None);
     }
-    let io = |error: std::io::Error| {
-        Failure::new(ExitCode::Failed, format!("cannot make {}", world.dir.display())).cause(error.to_string())
+    let lock = lock(ctx, world, "up")?;
+    let result = match journal::make_room(&*ctx.fs, &world.dir) {
+        Ok(()) => carry_out(ctx, desired, &gathered, ask).await,
+        Err(error) => Err(error.into()),
     };
-    ctx.fs.create_dir(&world.dir).map_err(io)?;
-    let lock = EnvironmentLock::take(&world.dir, &world.environment, &holder(ctx, "up"))?;
-    let result = carry_out(ctx, desired, &gathered, ask).await;
     if result.is_err() {
         forget_untouched(ctx, world);
     }
@@ -89,9 +88,16 @@ pub(crate) fn forget_untouched(ctx: &Context, world: &World) {
     }
 }
 
-/// Who is about to hold an environment.
-pub fn holder(ctx: &Context, verb: &str) -> Holder {
-    Holder { pid: std::process::id(), verb: verb.to_owned(), since: ctx.clock.now().to_string() }
+/// Makes the environment's directory and takes its lock for a verb.
+///
+/// # Errors
+/// The directory cannot be made, or another devstack holds the lock.
+pub fn lock(ctx: &Context, world: &World, verb: &str) -> Result<EnvironmentLock, Failure> {
+    let dir = &world.dir;
+    let fail = |source| JournalError::Io { action: "make", path: dir.clone(), source };
+    ctx.fs.create_dir(dir).map_err(fail)?;
+    let holder = Holder { pid: std::process::id(), verb: verb.to_owned(), since: ctx.clock.now().to_string() };
+    Ok(EnvironmentLock::take(dir, &world.environment, &holder)?)
 }
 
 /// Brings the environment to what was gathered and proves it. The caller holds the environment's lock.

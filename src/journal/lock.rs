@@ -65,7 +65,8 @@ impl EnvironmentLock {
                 continue;
             }
             let text = serde_json::to_vec(holder).map_err(|error| fail(error.into()))?;
-            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text)).map_err(fail)?;
+            // The lock is what counts. On a full disk nobody can be told who holds it, and `down` works all the same.
+            let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(&text));
             return Ok(Self { file, path });
         }
     }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::error::{Advise, ExitCode};
+use crate::error::{Advise, ExitCode, advice_on_writing};
 use crate::ports::HostFs;
 
 /// The version of the format that this devstack writes. Older ones are read; newer ones are refused.
@@ -75,12 +75,8 @@ pub enum JournalError {
 impl Advise for JournalError {
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Io { path, .. } => {
-                format!(
-                    "check the free space and the permissions of {}, then run the same command again",
-                    path.display()
-                )
-            }
+            Self::Io { path, source, .. } => advice_on_writing(path, source)
+                .unwrap_or_else(|| format!("look at {}, then run the same command again", path.display())),
             Self::Damaged { .. } => {
                 "`devstack down` works without a journal: it finds what is devstack's by label and name".to_owned()
             }
@@ -221,6 +217,25 @@ impl Journal {
     }
 }
 
+/// What an environment's directory must have room for before an `up` begins, in bytes: the journal, kubeconfigs,
+/// credentials, what was chosen and promised. All of it takes less.
+const ROOM: usize = 256 << 10;
+
+/// Makes sure that the directory of an environment can be written to and has room for what an `up` writes there. The
+/// caller holds the environment's lock.
+///
+/// # Errors
+/// [`JournalError::Io`]; nothing was changed then.
+pub fn make_room(fs: &dyn HostFs, dir: &Path) -> Result<(), JournalError> {
+    let path = dir.join("room");
+    let fail = |source| JournalError::Io { action: "write to", path: path.clone(), source };
+    // One that a killed devstack left.
+    fs.remove(&path).map_err(fail)?;
+    let written = fs.create_new(&path, &vec![0; ROOM]);
+    let removed = fs.remove(&path);
+    written.and(removed).map_err(fail)
+}
+
 fn replay(path: &Path, bytes: &[u8]) -> Result<State, JournalError> {
     let text = String::from_utf8_lossy(bytes);
     let torn = !bytes.is_empty() && !bytes.ends_with(b"\n");
@@ -316,6 +331,25 @@ mod tests {
         std::fs::write(dir.path().join("journal.jsonl"), format!("{line}\n")).unwrap();
         let error = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).map(drop).unwrap_err();
         assert!(error.to_string().contains("written by devstack 3.1.0"), "{error}");
+    }
+
+    #[test]
+    fn a_full_or_read_only_directory_is_refused_before_anything_begins() {
+        use crate::ports::fake::{FakeFs, Fault};
+        let (fs, dir) = (FakeFs::default(), Path::new("/state/environments/demo"));
+        make_room(&fs, dir).unwrap();
+        assert!(fs.snapshot().is_empty());
+        for (fault, word) in
+            [(Fault::Full, "make room (df -h /state/environments/demo)"), (Fault::ReadOnly, "writable")]
+        {
+            fs.break_at(0, fault);
+            let error = make_room(&fs, dir).unwrap_err();
+            assert!(error.to_string().starts_with("cannot write to /state/environments/demo/"), "{error}");
+            let hint = error.hint().unwrap();
+            assert!(hint.contains(word) && hint.contains("DEVSTACK_HOME=DIR"), "{hint}");
+            fs.repair();
+            assert!(fs.snapshot().is_empty());
+        }
     }
 
     #[test]

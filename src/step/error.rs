@@ -1,6 +1,6 @@
 //! Why a step failed.
 
-use crate::error::{Advise, ExitCode};
+use crate::error::{Advise, ExitCode, advice_on_writing};
 use crate::journal::JournalError;
 use crate::ports::engine::EngineError;
 use crate::ports::kube::KubeError;
@@ -86,7 +86,8 @@ impl Advise for StepError {
             Self::Journal(error) => error.hint(),
             Self::Other { hint, .. } => hint.clone(),
             Self::Wait { findings, .. } => findings.first().and_then(|finding| finding.remedy.first().cloned()),
-            Self::Run(_) | Self::File { .. } => None,
+            Self::File { path, source, .. } => advice_on_writing(std::path::Path::new(path), source),
+            Self::Run(_) => None,
         }
     }
 

@@ -191,6 +191,13 @@ fn a_disk_that_is_full_at_any_change_is_survived() {
             failed.push(nth);
         }
     }
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.fill_disk_at(0);
+    assert!(fakes.down().is_err(), "the kubeconfig cannot be written");
+    fakes.repair_disk();
+    fakes.down().unwrap();
+    fakes.is_clean();
     eprintln!("full disk: {writes} changes, {} failed", failed.len());
     assert!(failed.is_empty(), "full at {failed:?} of {writes}");
 }
