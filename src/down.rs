@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::orphans;
+use crate::cluster::{guard, orphans};
 use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
@@ -78,6 +78,7 @@ pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Resu
     let environment = &world.environment;
     orphans::end(&*world.engine, &*ctx.clock, environment).await?;
     let journal = open(ctx, world)?;
+    guard::meet(world).await?;
     let step = "down".to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });
     let (report, leftovers) = tokio::select! {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::verify::{self, Endpoint};
+use crate::cluster::guard;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
@@ -86,7 +87,10 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let containers = world.nodes().await?;
     let paused = !containers.is_empty() && containers.iter().all(|node| node.state == "paused");
-    let connected = !paused && !containers.is_empty() && world.reconnect().await.is_ok();
+    let connected = !paused && !containers.is_empty() && {
+        guard::meet(&world).await?;
+        world.kube().is_ok()
+    };
     let mut objects = Vec::new();
     let mut pods = Vec::new();
     if connected {

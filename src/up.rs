@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::access::leftover;
 use crate::access::verify::Endpoint;
-use crate::cluster::orphans;
+use crate::cluster::{guard, orphans};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::event::{Action, Change, Event};
@@ -160,10 +160,7 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
 
 /// Finds out what each step would do, and shows it.
 async fn show(ctx: &Context, world: &World, gathered: &Gathered, plan: &Plan) -> Result<Vec<Change>, Failure> {
-    // A cluster that is not there, or not complete, has nothing to be looked at.
-    if world.nodes().await?.iter().any(|node| node.state == "running") {
-        let _ = world.reconnect().await;
-    }
+    guard::meet(world).await?;
     let mut changes = Vec::new();
     let observed = plan.graph.nodes().iter().map(|node| async {
         let observed = node.step.observe(world).await?;

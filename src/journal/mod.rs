@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::cluster::guard::Identity;
 use crate::error::{Advise, ExitCode, advice_on_writing};
 use crate::ports::HostFs;
 
@@ -197,6 +198,25 @@ impl Journal {
         outputs
     }
 
+    /// The cluster that the environment is bound to: the one that a step last connected to, and that was not begun anew
+    /// or removed since.
+    pub fn cluster(&self) -> Option<Identity> {
+        let made = |undo: &Undo| matches!(undo, Undo::KindCluster { .. } | Undo::MinikubeCluster { .. });
+        let mut cluster = None;
+        for record in &self.state().records {
+            match record {
+                Record::Done { outputs, .. } => {
+                    let given = outputs.get("cluster").and_then(|one| serde_json::from_value(one.clone()).ok());
+                    cluster = given.or(cluster);
+                }
+                Record::Intent { undo, .. } if undo.iter().any(made) => cluster = None,
+                Record::Undone { undo, .. } if made(undo) => cluster = None,
+                _ => {}
+            }
+        }
+        cluster
+    }
+
     /// What is still to be undone, newest first, each with its step. An undo that was recorded twice appears once.
     pub fn pending(&self) -> Vec<(String, Undo)> {
         let mut pending: Vec<(String, Undo)> = Vec::new();
@@ -350,6 +370,29 @@ mod tests {
             fs.repair();
             assert!(fs.snapshot().is_empty());
         }
+    }
+
+    #[test]
+    fn an_environment_is_bound_to_its_cluster_until_that_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).unwrap();
+        let done = |outputs| Record::Done { step: "api".to_owned(), outputs };
+        let cluster = Undo::KindCluster { name: "devstack-x".to_owned() };
+        let intent = Record::Intent { step: "cluster".to_owned(), undo: vec![cluster.clone()] };
+        let known = serde_json::json!({"server": "https://s", "cluster": {"uid": "1", "server": "https://s"}});
+        assert_eq!(journal.cluster(), None);
+        journal.append(intent.clone()).unwrap();
+        // An older devstack recorded no cluster.
+        journal.append(done(serde_json::json!({"server": "https://s"}))).unwrap();
+        assert_eq!(journal.cluster(), None);
+        journal.append(done(known.clone())).unwrap();
+        journal.append(done(serde_json::json!({"objects": 3}))).unwrap();
+        assert_eq!(journal.cluster().unwrap().uid, "1");
+        journal.append(intent).unwrap();
+        assert_eq!(journal.cluster(), None, "it is made anew");
+        journal.append(done(known)).unwrap();
+        journal.append(Record::Undone { step: "cluster".to_owned(), undo: cluster }).unwrap();
+        assert_eq!(journal.cluster(), None, "it was removed");
     }
 
     #[test]

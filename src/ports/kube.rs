@@ -82,6 +82,14 @@ pub enum KubeError {
         /// Why.
         reason: String,
     },
+    /// It is not the cluster that the environment is bound to.
+    #[error("another cluster answers than the environment's own: {found} instead of {expected}")]
+    OtherCluster {
+        /// The cluster that answers.
+        found: String,
+        /// The cluster that the environment is bound to.
+        expected: String,
+    },
     /// Anything else.
     #[error("{what}: {reason}")]
     Other {
@@ -104,7 +112,7 @@ impl KubeError {
                     // An object can arrive before its namespace.
                     || (*code == 404 && reason.starts_with("namespaces "))
             }
-            Self::Config { .. } | Self::Other { .. } => false,
+            Self::Config { .. } | Self::OtherCluster { .. } | Self::Other { .. } => false,
         }
     }
 }
@@ -113,6 +121,10 @@ impl Advise for KubeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
+            Self::OtherCluster { .. } => Some(
+                "nothing was changed; remove the other cluster (`kind delete cluster`), or use another --env"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use serde_json::json;
 
+use crate::cluster::guard::Identity;
 use crate::cluster::kind::{self, KindSpec};
 use crate::event::Action;
 use crate::executor::Run;
@@ -197,34 +198,48 @@ impl ApiStep {
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
         let path = world.kubeconfig();
-        let changed = poll(run, id, &self.cluster, "the API server", async || {
-            let text = self.kubeconfig(world).await?;
-            world.connect(&text).await.map_err(|error| starting(&error))?;
+        let written = poll(run, id, &self.cluster, "the API server", async || {
+            let text = admin_kubeconfig(world).await?;
+            match world.connect(&text).await {
+                Ok(()) => {}
+                // Waiting does not make it the right one.
+                Err(error @ KubeError::OtherCluster { .. }) => return Ok(Err(error)),
+                Err(error) => return Err(starting(&error)),
+            }
             let known = world.ctx.fs.read(&path).map_err(|error| error.to_string())?;
             if known.as_deref() == Some(text.as_bytes()) {
-                return Ok(false);
+                return Ok(Ok(false));
             }
             world.ctx.fs.write(&path, text.as_bytes(), 0o600).map_err(|error| error.to_string())?;
-            Ok(true)
+            Ok(Ok(true))
         })
-        .await?;
-        let server = world.kube()?.server();
-        Ok(Applied { detail: server.clone(), outputs: json!({"server": server}), changed })
+        .await??;
+        bound(run, written).await
     }
+}
 
-    async fn kubeconfig(&self, world: &World) -> Result<String, String> {
-        let nodes = world.nodes().await.map_err(|error| error.to_string())?;
-        let control_plane = nodes
-            .iter()
-            .find(|node| node.name == format!("{}-control-plane", world.reserved_name()))
-            .ok_or("the control plane is not there yet")?;
-        let published = control_plane.ports.iter().find(|(container, ..)| *container == 6443);
-        let (_, address, port) = published.ok_or("the control plane publishes no port yet")?;
-        let admin = world.engine.exec(&control_plane.id, &["cat", "/etc/kubernetes/admin.conf"], None).await;
-        let admin = admin.map_err(|error| error.to_string())?;
-        kind::kubeconfig(&admin.text(), &world.reserved_name(), &format!("https://{address}:{port}"))
-            .ok_or_else(|| "kubeadm has not written its credentials yet".to_owned())
-    }
+/// What a step gives that has connected to the environment's cluster: from then on the environment is bound to it.
+pub(super) async fn bound(run: &Run<'_>, written: bool) -> Result<Applied, StepError> {
+    let kube = run.world.kube()?;
+    let identity = Identity::read(&*kube).await?;
+    let changed = written || run.journal.cluster().as_ref() != Some(&identity);
+    let server = kube.server();
+    Ok(Applied { detail: server.clone(), outputs: json!({"server": server, "cluster": identity}), changed })
+}
+
+/// The kubeconfig of a kind cluster for this host, from its control plane's own; why there is none yet, else.
+pub(crate) async fn admin_kubeconfig(world: &World) -> Result<String, String> {
+    let nodes = world.nodes().await.map_err(|error| error.to_string())?;
+    let control_plane = nodes
+        .iter()
+        .find(|node| node.name == format!("{}-control-plane", world.reserved_name()))
+        .ok_or("the control plane is not there yet")?;
+    let published = control_plane.ports.iter().find(|(container, ..)| *container == 6443);
+    let (_, address, port) = published.ok_or("the control plane publishes no port yet")?;
+    let admin = world.engine.exec(&control_plane.id, &["cat", "/etc/kubernetes/admin.conf"], None).await;
+    let admin = admin.map_err(|error| error.to_string())?;
+    kind::kubeconfig(&admin.text(), &world.reserved_name(), &format!("https://{address}:{port}"))
+        .ok_or_else(|| "kubeadm has not written its credentials yet".to_owned())
 }
 
 /// What a server that is coming up says, in one line that does not change with every attempt: connections are refused,

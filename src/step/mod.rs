@@ -10,6 +10,7 @@ mod images;
 mod network;
 mod world;
 
+pub(crate) use cluster::admin_kubeconfig;
 pub use cluster::{ApiStep, ClusterStep, NodesStep};
 pub use component::{ComponentStep, ReadyStep};
 pub use content::{ContentStep, Secret};

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use crate::cluster::Provider;
+use crate::cluster::guard::Identity;
 use crate::context::Context;
 use crate::image::Images;
+use crate::journal::Journal;
 use crate::kube::client::KubeClient;
 use crate::ports::docker::DockerEngine;
 use crate::ports::engine::{Container, EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
-use crate::ports::kube::{KubeError, ObjectKey};
+use crate::ports::kube::KubeError;
 use crate::ports::runner::ProcessRunner;
 use crate::ports::{Engine, Kube, Runner};
 use crate::step::StepError;
@@ -26,6 +29,8 @@ pub struct World {
     pub environment: String,
     /// The environment's directory.
     pub dir: PathBuf,
+    /// Where its cluster comes from.
+    pub provider: Provider,
     /// The container engine.
     pub engine: Arc<dyn Engine>,
     /// Child processes, marked with the environment.
@@ -37,11 +42,13 @@ pub struct World {
 }
 
 impl World {
-    /// The world of an environment on this machine: the engine that docker's CLI would use, real processes. Nothing is
-    /// asked yet.
+    /// The world of an environment on this machine: the engine that docker's CLI would use, real processes, the provider
+    /// that its journal names. Nothing is asked yet.
     pub fn real(ctx: &Context, environment: &str) -> Self {
         let engine = Arc::new(DockerEngine::find(&ctx.vars, &ctx.dirs.home));
-        Self::new(ctx, environment, engine, Arc::new(ProcessRunner::new(ctx.cancel.clone(), environment)))
+        let world = Self::new(ctx, environment, engine, Arc::new(ProcessRunner::new(ctx.cancel.clone(), environment)));
+        let recorded = world.journal().and_then(|journal| journal.opened()?.provider.parse().ok());
+        world.on(recorded.unwrap_or_default())
     }
 
     /// The world of an environment on an engine.
@@ -50,12 +57,30 @@ impl World {
             ctx: ctx.clone(),
             environment: environment.to_owned(),
             dir: ctx.dirs.environment(environment),
+            provider: Provider::default(),
             engine,
             runner,
             images: None,
             kube: Arc::default(),
             open: None,
         }
+    }
+
+    /// Has its cluster from this provider.
+    #[must_use]
+    pub fn on(mut self, provider: Provider) -> Self {
+        self.provider = provider;
+        self
+    }
+
+    /// The environment's journal; `None` where it cannot be read, which whoever needs it finds out by opening it.
+    fn journal(&self) -> Option<Journal> {
+        Journal::open(&self.dir, self.ctx.fs.clone()).ok()
+    }
+
+    /// The cluster that the environment is bound to; `None` before its first API server answered.
+    pub fn identity(&self) -> Option<Identity> {
+        self.journal()?.cluster()
     }
 
     /// Takes images from these places.
@@ -103,21 +128,14 @@ impl World {
     /// answers and lets this user read namespaces (kubeadm grants that a moment after the server starts).
     ///
     /// # Errors
-    /// Whatever the attempt says; trying again later is up to the caller.
+    /// Whatever the attempt says; trying again later is up to the caller. [`KubeError::OtherCluster`] where it is not
+    /// the cluster that the environment is bound to; then the connection is not kept.
     pub async fn connect(&self, kubeconfig: &str) -> Result<(), KubeError> {
         let kube: Arc<dyn Kube> = match &self.open {
             Some(open) => open(kubeconfig),
             None => Arc::new(KubeClient::of_kubeconfig(kubeconfig, None).await?),
         };
-        let namespace = ObjectKey {
-            api_version: "v1".to_owned(),
-            kind: "Namespace".to_owned(),
-            namespace: None,
-            name: "kube-system".to_owned(),
-        };
-        if kube.get(&namespace).await?.is_none() {
-            return Err(KubeError::Unreachable { server: kube.server(), reason: "it is still starting".to_owned() });
-        }
+        Identity::read(&*kube).await?.expect(self.identity().as_ref())?;
         *self.kube.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(kube);
         Ok(())
     }
@@ -138,17 +156,24 @@ impl World {
     /// # Errors
     /// What the engine says.
     pub async fn pool(&self) -> Result<Option<String>, EngineError> {
+        if self.provider != Provider::Kind {
+            return Ok(None);
+        }
         let label = format!("{OWNER_LABEL}={}", self.environment);
         let networks = self.engine.networks(Some(&label)).await?;
         let network = networks.into_iter().find(|network| network.name == self.reserved_name());
         Ok(network.and_then(|network| pool_of(network.subnets.first()?)))
     }
 
-    /// The node containers of the environment's kind cluster, by name.
+    /// The node containers of the environment's kind cluster, by name; none where its cluster is no kind cluster, and
+    /// then the engine is not asked.
     ///
     /// # Errors
     /// What the engine says.
     pub async fn nodes(&self) -> Result<Vec<Container>, EngineError> {
+        if self.provider != Provider::Kind {
+            return Ok(Vec::new());
+        }
         self.engine.containers(Some(&format!("{KIND_CLUSTER_LABEL}={}", self.reserved_name()))).await
     }
 }

@@ -201,3 +201,16 @@ fn a_disk_that_is_full_at_any_change_is_survived() {
     eprintln!("full disk: {writes} changes, {} failed", failed.len());
     assert!(failed.is_empty(), "full at {failed:?} of {writes}");
 }
+
+#[test]
+fn no_verb_touches_another_cluster_than_the_environments_own() {
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.replace_cluster();
+    let before = fakes.everything();
+    for failure in [fakes.up().unwrap_err(), fakes.down().unwrap_err()] {
+        assert_eq!(failure.exit.code(), 1);
+        assert!(failure.message.starts_with("another cluster answers than the environment's own"), "{failure:?}");
+        assert_eq!(fakes.everything(), before);
+    }
+}

@@ -292,6 +292,16 @@ impl Fakes {
         }
     }
 
+    /// Puts another cluster in the place of the environment's: same nodes' names, same objects, another `kube-system`.
+    pub fn replace_cluster(&self) {
+        self.cluster.kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
+    }
+
+    /// Everything that devstack could have changed.
+    pub fn everything(&self) -> (Made, BTreeMap<PathBuf, Vec<u8>>, usize) {
+        ((self.cluster.kube.keys(), self.engine.inventory()), self.fs.snapshot(), self.cluster.kube.applies())
+    }
+
     /// The journal's bytes.
     pub fn journal(&self) -> Vec<u8> {
         self.fs.text(JOURNAL).unwrap_or_default().into_bytes()
