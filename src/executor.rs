@@ -85,6 +85,14 @@ impl Run<'_> {
         self.progress.get(step).is_some_and(|sender| *sender.borrow() == Progress::Failed)
     }
 
+    /// Tells steps that wait for the beginning of this one that what an earlier `up` left is out of their way. Called by
+    /// the steps that [`Step::clears`] names; of others their start tells it.
+    pub fn begun(&self, step: &str) {
+        if let Some(sender) = self.progress.get(step) {
+            sender.send_replace(Progress::Started);
+        }
+    }
+
     /// Tells why a step waits.
     pub fn waiting(&self, step: &str, reason: impl Into<String>) {
         self.ctx.events.emit(Event::StepWaiting { step: step.to_owned(), reason: reason.into() });
@@ -153,7 +161,9 @@ async fn one(run: &Run<'_>, id: &str, step: &Step) -> Result<(), StepError> {
     let progress = &run.progress[id];
     run.ctx.events.emit(Event::StepStarted { step: id.to_owned() });
     crate::kill::point("step.before", id);
-    progress.send_replace(Progress::Started);
+    if !step.clears() {
+        run.begun(id);
+    }
     let result = step.apply(run, id).await;
     let seconds = began.elapsed().as_secs_f64();
     match result {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// When a step may begin, seen from one it depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum When {
-    /// As soon as the other has begun: it watches what the other brings about.
+    /// As soon as the other has begun and nothing of before is in its way: it watches what the other brings about.
     Started,
     /// When the other has ended well.
     Done,

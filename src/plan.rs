@@ -13,8 +13,8 @@ use crate::image::Choice;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
-    ApiStep, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep, NodeImageStep,
-    NodesStep, ObtainStep, ReadyStep, Secret, Step,
+    AddonsStep, ApiStep, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep,
+    NodeImageStep, NodesStep, ObtainStep, ReadyStep, Secret, Step,
 };
 
 /// Ids of the steps that every plan on a cluster of devstack's own has.
@@ -29,6 +29,8 @@ pub mod id {
     pub const NODES: &str = "nodes";
     /// The API server.
     pub const API: &str = "api";
+    /// The pod network and the storage class.
+    pub const ADDONS: &str = "addons";
     /// Workload images in the store.
     pub const IMAGES: &str = "images";
     /// Workload images in the nodes.
@@ -155,6 +157,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             Step::Nodes(NodesStep { cluster: id::CLUSTER.to_owned(), nodes: inputs.nodes }),
         ),
         node(id::API, &[(id::NODES, Done)], Step::Api(ApiStep { cluster: id::CLUSTER.to_owned() })),
+        node(id::ADDONS, &[(id::API, Done)], Step::Addons(AddonsStep { cluster: id::CLUSTER.to_owned() })),
         node(id::IMAGES, &[], Step::Obtain(ObtainStep { choices: inputs.choices.clone() })),
         node(
             id::LOAD,

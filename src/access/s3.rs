@@ -83,6 +83,20 @@ impl S3 {
         Ok(Self { bucket, credentials: Credentials::new(key, secret), host: host.to_owned(), sender })
     }
 
+    /// Whether the bucket is there.
+    ///
+    /// # Errors
+    /// See [`S3Error`].
+    pub async fn has_bucket(&mut self) -> Result<bool, S3Error> {
+        let url = self.bucket.head_bucket(Some(&self.credentials)).sign(VALID);
+        let answer = self.send(Method::HEAD, &url, &[], empty()).await?;
+        match answer.status {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(refused("look at the bucket", &answer)),
+        }
+    }
+
     /// Makes the bucket; one that is there is no error.
     ///
     /// # Errors

@@ -74,6 +74,9 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 featureGates: {KubeletInUserNamespace: true}
 "#;
 
+/// The addresses of pods; kind's own default.
+pub const POD_SUBNET: &str = "10.244.0.0/16";
+
 /// The oldest kind whose configuration and node contract this module is written for.
 const OLDEST: (u64, u64) = (0, 27);
 
@@ -84,7 +87,8 @@ impl KindSpec {
             "kind": "Cluster",
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "name": self.name,
-            "networking": {"apiServerAddress": "127.0.0.1"},
+            // `AddonsStep` brings the pod network, earlier than kind would.
+            "networking": {"apiServerAddress": "127.0.0.1", "podSubnet": POD_SUBNET, "disableDefaultCNI": true},
             "nodes": self.nodes(),
         });
         let mut patches = CONTROL_PLANE.to_vec();

@@ -35,9 +35,26 @@ pub async fn look(kube: &dyn Kube, ready: &Ready) -> Result<State, KubeError> {
         name: ready.name.clone(),
     };
     Ok(match kube.get(&key).await? {
-        Some(object) => state(ready.kind, &key, &object),
+        Some(object) => match state(ready.kind, &key, &object) {
+            State::Waiting(_) if ready.kind == ReadyKind::Job && succeeded(kube, &key, &object).await? => {
+                State::Ready(Value::Null)
+            }
+            state => state,
+        },
         None => State::Waiting(format!("{key} is not there yet")),
     })
+}
+
+/// Whether a pod of a Job for one pod has done its work: the Job's controller says so only seconds later.
+async fn succeeded(kube: &dyn Kube, key: &ObjectKey, job: &Value) -> Result<bool, KubeError> {
+    if job.pointer("/spec/completions").and_then(Value::as_i64).unwrap_or(1) != 1 {
+        return Ok(false);
+    }
+    // The label is set by the API server; pods of an earlier Job of the same name have another one.
+    let Some(uid) = job.pointer("/metadata/uid").and_then(Value::as_str) else { return Ok(false) };
+    let selector = format!("batch.kubernetes.io/controller-uid={uid}");
+    let pods = kube.list("v1", "Pod", key.namespace.as_deref(), &selector).await?;
+    Ok(pods.iter().any(|pod| pod.pointer("/status/phase").and_then(Value::as_str) == Some("Succeeded")))
 }
 
 fn state(kind: ReadyKind, key: &ObjectKey, object: &Value) -> State {
@@ -112,6 +129,33 @@ mod tests {
         assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 3, 2, 3)), "an old replica is still there");
         assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 2, 2, 1)));
         assert!(!is_ready(ReadyKind::Deployment, &json!({"metadata": {"generation": 1}, "spec": {}})));
+    }
+
+    #[tokio::test]
+    async fn a_job_has_finished_when_its_own_pod_has() {
+        let kube = crate::ports::fake::FakeKube::default();
+        let ready = Ready { kind: ReadyKind::Job, namespace: "a".to_owned(), name: "b".to_owned() };
+        let job = |completions: i64| {
+            json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "a", "name": "b"},
+                "spec": {"completions": completions}, "status": {}})
+        };
+        kube.put(job(1));
+        let key = ObjectKey::of(&job(1)).unwrap();
+        let uid = kube.get(&key).await.unwrap().unwrap()["metadata"]["uid"].clone();
+        let pod = |uid: &Value, phase: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "b-x",
+                "labels": {"batch.kubernetes.io/controller-uid": uid}}, "status": {"phase": phase}})
+        };
+        let mut states = Vec::new();
+        for pod in [pod(&json!("of another"), "Succeeded"), pod(&uid, "Running"), pod(&uid, "Succeeded")] {
+            kube.put(pod);
+            states.push(look(&kube, &ready).await.unwrap() == State::Ready(Value::Null));
+        }
+        assert_eq!(states, [false, false, true]);
+        kube.put(job(2));
+        let uid = kube.get(&key).await.unwrap().unwrap()["metadata"]["uid"].clone();
+        kube.put(pod(&uid, "Succeeded"));
+        assert_ne!(look(&kube, &ready).await.unwrap(), State::Ready(Value::Null), "one of two");
     }
 
     #[test]

@@ -80,7 +80,14 @@ impl ClusterStep {
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
-        let changed = match self.look(world).await? {
+        let there = self.look(world).await?;
+        if let There::Part(nodes) = &there {
+            run.waiting(id, "removing what an unfinished creation left");
+            run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
+            try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+        }
+        run.begun(id);
+        let changed = match there {
             There::Running => false,
             There::Stopped(nodes) => {
                 for node in &nodes {
@@ -92,10 +99,7 @@ impl ClusterStep {
                 }
                 true
             }
-            There::Part(nodes) => {
-                run.waiting(id, "removing what an unfinished creation left");
-                run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
-                try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+            There::Part(_) => {
                 self.create(run, id).await?;
                 true
             }
@@ -198,8 +202,18 @@ impl ApiStep {
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
         let path = world.kubeconfig();
+        let mut early = None;
         let written = poll(run, id, &self.cluster, "the API server", async || {
-            let text = admin_kubeconfig(world).await?;
+            if early.is_none() {
+                early = self.early(run).await;
+            }
+            let (admin, text) = match early.clone() {
+                Some(both) => both,
+                None => {
+                    let admin = admin_kubeconfig(world).await?;
+                    (admin.clone(), admin)
+                }
+            };
             match world.connect(&text).await {
                 Ok(()) => {}
                 // Waiting does not make it the right one.
@@ -207,14 +221,25 @@ impl ApiStep {
                 Err(error) => return Err(starting(&error)),
             }
             let known = world.ctx.fs.read(&path).map_err(|error| error.to_string())?;
-            if known.as_deref() == Some(text.as_bytes()) {
+            if known.as_deref() == Some(admin.as_bytes()) {
                 return Ok(Ok(false));
             }
-            world.ctx.fs.write(&path, text.as_bytes(), 0o600).map_err(|error| error.to_string())?;
+            world.ctx.fs.write(&path, admin.as_bytes(), 0o600).map_err(|error| error.to_string())?;
             Ok(Ok(true))
         })
         .await??;
         bound(run, written).await
+    }
+
+    /// The kubeconfig that stays and the one that this run connects with, while the cluster is being made: kubeadm lets
+    /// its administrator in seconds after the server answers, and the group `system:masters` at once. `None` where the
+    /// cluster is there already, or while its credentials are not (before Kubernetes 1.29 they never are).
+    async fn early(&self, run: &Run<'_>) -> Option<(String, String)> {
+        if !run.output(&self.cluster).is_null() {
+            return None;
+        }
+        let masters = kubeconfig(run.world, "/etc/kubernetes/super-admin.conf").await.ok()?;
+        Some((admin_kubeconfig(run.world).await.ok()?, masters))
     }
 }
 
@@ -227,8 +252,14 @@ pub(super) async fn bound(run: &Run<'_>, written: bool) -> Result<Applied, StepE
     Ok(Applied { detail: server.clone(), outputs: json!({"server": server, "cluster": identity}), changed })
 }
 
-/// The kubeconfig of a kind cluster for this host, from its control plane's own; why there is none yet, else.
+/// The administrator's kubeconfig of a kind cluster for this host, from its control plane's own; why there is none yet,
+/// else.
 pub(crate) async fn admin_kubeconfig(world: &World) -> Result<String, String> {
+    kubeconfig(world, "/etc/kubernetes/admin.conf").await
+}
+
+/// As [`admin_kubeconfig`], from another of kubeadm's files.
+async fn kubeconfig(world: &World, file: &str) -> Result<String, String> {
     let nodes = world.nodes().await.map_err(|error| error.to_string())?;
     let control_plane = nodes
         .iter()
@@ -236,7 +267,7 @@ pub(crate) async fn admin_kubeconfig(world: &World) -> Result<String, String> {
         .ok_or("the control plane is not there yet")?;
     let published = control_plane.ports.iter().find(|(container, ..)| *container == 6443);
     let (_, address, port) = published.ok_or("the control plane publishes no port yet")?;
-    let admin = world.engine.exec(&control_plane.id, &["cat", "/etc/kubernetes/admin.conf"], None).await;
+    let admin = world.engine.exec(&control_plane.id, &["cat", file], None).await;
     let admin = admin.map_err(|error| error.to_string())?;
     kind::kubeconfig(&admin.text(), &world.reserved_name(), &format!("https://{address}:{port}"))
         .ok_or_else(|| "kubeadm has not written its credentials yet".to_owned())

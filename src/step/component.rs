@@ -12,10 +12,11 @@ use crate::kube::ready;
 use crate::ports::Kube;
 use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
+use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
 
 /// Requests to the API server at a time.
-const PARALLEL: usize = 8;
+pub(super) const PARALLEL: usize = 8;
 
 /// How often a server that is not ready for an object is asked again.
 const RETRY: Duration = Duration::from_millis(150);
@@ -24,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(150);
 const POLL: Duration = Duration::from_millis(250);
 
 /// How long a component may take where `--timeout` says nothing.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Applies a component's objects.
 #[derive(Debug, Clone)]
@@ -86,8 +87,9 @@ impl ComponentStep {
             if wave.iter().any(has_pods) && !run.ended(&self.images).await {
                 return Err(StepError::message("its images did not reach the nodes"));
             }
+            volumes::provide(run.world, &*kube, &wave).await?;
             let results: Vec<bool> = futures::stream::iter(&wave)
-                .map(|object| self.put(run, id, &*kube, object, deadline))
+                .map(|object| put(run, id, &*kube, object, deadline))
                 .buffer_unordered(PARALLEL)
                 .try_collect()
                 .await?;
@@ -100,40 +102,39 @@ impl ComponentStep {
             changed: changed > 0,
         })
     }
+}
 
-    /// Applies one object, again and again while the server is not ready for it; tells whether it changed.
-    async fn put(
-        &self,
-        run: &Run<'_>,
-        id: &str,
-        kube: &dyn Kube,
-        object: &Value,
-        deadline: Instant,
-    ) -> Result<bool, StepError> {
-        let mut told = String::new();
-        let mut before = None;
-        loop {
-            match compared(kube, object, &mut before).await {
-                Ok(changed) => return Ok(changed),
-                // What a Job runs cannot be changed; it is done over.
-                Err(KubeError::Refused { code: 422, ref reason, .. })
-                    if object["kind"] == "Job" && reason.contains("immutable") =>
-                {
-                    if let Some(key) = ObjectKey::of(object) {
-                        kube.delete(&key).await?;
-                    }
+/// Applies one object, again and again while the server is not ready for it; tells whether it changed.
+pub(super) async fn put(
+    run: &Run<'_>,
+    id: &str,
+    kube: &dyn Kube,
+    object: &Value,
+    deadline: Instant,
+) -> Result<bool, StepError> {
+    let mut told = String::new();
+    let mut before = None;
+    loop {
+        match compared(kube, object, &mut before).await {
+            Ok(changed) => return Ok(changed),
+            // What a Job runs cannot be changed; it is done over.
+            Err(KubeError::Refused { code: 422, ref reason, .. })
+                if object["kind"] == "Job" && reason.contains("immutable") =>
+            {
+                if let Some(key) = ObjectKey::of(object) {
+                    kube.delete(&key).await?;
                 }
-                Err(error) if error.is_transient() && Instant::now() < deadline => {
-                    let reason = error.to_string();
-                    if reason != told {
-                        run.waiting(id, reason.clone());
-                        told = reason;
-                    }
-                }
-                Err(error) => return Err(error.into()),
             }
-            run.ctx.clock.sleep(RETRY).await;
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                let reason = error.to_string();
+                if reason != told {
+                    run.waiting(id, reason.clone());
+                    told = reason;
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
+        run.ctx.clock.sleep(RETRY).await;
     }
 }
 
@@ -167,7 +168,7 @@ fn own_entry(object: &Value) -> Value {
 }
 
 /// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
-async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
+pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
     let Some(key) = ObjectKey::of(object) else { return Ok(None) };
     let Some(mut there) = kube.get(&key).await? else { return Ok(Some((key, true))) };
     let mut wanted = match kube.apply_dry_run(object).await {

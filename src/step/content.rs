@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::access::incluster::is_ready;
 use crate::access::s3::{S3, S3Error};
@@ -109,7 +109,15 @@ impl ContentStep {
         {
             return Ok(false);
         }
-        s3.create_bucket().await.map_err(|error| trouble(&error))?;
+        if !s3.has_bucket().await.map_err(|error| trouble(&error))? {
+            // MinIO removes a bucket that it could not make to the end, with everything in it. So nobody makes one while
+            // somebody else may be at it.
+            if self.is_set_up(run).await? {
+                s3.create_bucket().await.map_err(|error| trouble(&error))?;
+            } else {
+                return Err(Trouble::NotYet("waits for its bucket".to_owned()));
+            }
+        }
         let done = Arc::new(AtomicU64::new(0));
         for object in &self.site.objects {
             let events = run.ctx.events.clone();
@@ -130,7 +138,17 @@ impl ContentStep {
             s3.delete(key).await.map_err(|error| trouble(&error))?;
         }
         s3.put(&marker(&digest), |_| {}).await.map_err(|error| trouble(&error))?;
+        if !self.holds(&mut s3).await.map_err(|error| trouble(&error))? {
+            return Err(Trouble::NotYet("what was written is gone".to_owned()));
+        }
         Ok(true)
+    }
+
+    /// Whether no Job of the object store is at work any more.
+    async fn is_set_up(&self, run: &Run<'_>) -> Result<bool, Trouble> {
+        let kube = run.world.kube().map_err(not_yet)?;
+        let jobs = kube.list("batch/v1", "Job", Some(&self.namespace), "").await.map_err(not_yet)?;
+        Ok(jobs.iter().all(has_ended))
     }
 
     async fn holds(&self, s3: &mut S3) -> Result<bool, S3Error> {
@@ -152,6 +170,15 @@ impl ContentStep {
         let name = ready.and_then(|pod| pod.pointer("/metadata/name")?.as_str());
         name.map(str::to_owned).ok_or_else(|| Trouble::NotYet("waits for the object store".to_owned()))
     }
+}
+
+/// Whether a Job is over, well or not.
+fn has_ended(job: &Value) -> bool {
+    let conditions = job.pointer("/status/conditions").and_then(Value::as_array);
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|one| matches!(one["type"].as_str(), Some("Complete" | "Failed")) && one["status"] == "True")
 }
 
 fn marker(digest: &str) -> Object {

@@ -1,5 +1,6 @@
 //! Steps: one change each. A closed set; what takes a change back is [`crate::journal::Undo`], which knows no steps.
 
+mod addons;
 mod cluster;
 mod component;
 mod content;
@@ -8,8 +9,10 @@ mod error;
 mod hosts;
 mod images;
 mod network;
+mod volumes;
 mod world;
 
+pub use addons::AddonsStep;
 pub(crate) use cluster::admin_kubeconfig;
 pub use cluster::{ApiStep, ClusterStep, NodesStep};
 pub use component::{ComponentStep, ReadyStep};
@@ -75,6 +78,8 @@ pub enum Step {
     Nodes(NodesStep),
     /// Watches for the API server of a cluster that is being made.
     Api(ApiStep),
+    /// The pod network and the storage class of a kind cluster.
+    Addons(AddonsStep),
     /// Workload images, into devstack's store.
     Obtain(ObtainStep),
     /// Workload images, from the store into every node.
@@ -92,6 +97,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether the step first removes what is in its way, so that steps that watch it must not look before it says so
+    /// ([`Run::begun`]): they would take the old for the new.
+    pub fn clears(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// Makes the change, or finds that there is none to make.
     ///
     /// # Errors
@@ -103,6 +114,7 @@ impl Step {
             Self::Cluster(step) => step.apply(run, id).await,
             Self::Nodes(step) => step.apply(run, id).await,
             Self::Api(step) => step.apply(run, id).await,
+            Self::Addons(step) => step.apply(run, id).await,
             Self::Obtain(step) => step.apply(run, id).await,
             Self::Load(step) => step.apply(run, id).await,
             Self::Component(step) => step.apply(run, id).await,
@@ -122,6 +134,7 @@ impl Step {
             Self::Network(step) => Some(step.observe(world).await?),
             Self::NodeImage(step) => Some(step.observe(world).await?),
             Self::Cluster(step) => Some(step.observe(world).await?),
+            Self::Addons(step) => Some(step.observe(world).await?),
             Self::Load(step) => Some(step.observe(world).await?),
             Self::Component(step) => Some(step.observe(world).await?),
             Self::Content(step) => Some(step.observe(world)),

@@ -18,6 +18,10 @@ pub const NAME: &str = "devstack-crash";
 /// What kubeadm writes.
 const ADMIN: &str = "apiVersion: v1\nkind: Config\nclusters:\n- name: kubernetes\n  cluster:\n    server: https://x:6443\n    certificate-authority-data: Q0E=\ncontexts: []\nusers:\n- name: kubernetes-admin\n  user:\n    client-certificate-data: Q0VSVA==\n    client-key-data: S0VZ\n";
 
+/// What a node image brings along for kind.
+const NETWORK: &str = include_str!("../kind/default-cni.yaml");
+const STORAGE: &str = include_str!("../kind/default-storage.yaml");
+
 /// A cluster; clones share it.
 #[derive(Clone)]
 pub struct Cluster {
@@ -51,6 +55,8 @@ impl Cluster {
             images.lock().unwrap().entry(node.id.clone()).or_default().extend(references.iter().cloned());
             answer(String::new())
         });
+        engine.on_exec(&["cat", "/kind/manifests/default-cni.yaml"], move |_, _, _| answer(NETWORK.to_owned()));
+        engine.on_exec(&["cat", "/kind/manifests/default-storage.yaml"], move |_, _, _| answer(STORAGE.to_owned()));
         let ready = Arc::clone(&cluster.ready);
         engine.on_exec(&["cat", "/etc/kubernetes/admin.conf"], move |_, _, _| {
             if *ready.lock().unwrap() {
@@ -91,6 +97,10 @@ impl Cluster {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
+        self.kube.put(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "kube-system", "name": "coredns"},
+            "spec": {"template": {"spec": {"containers": [{"name": "coredns", "readinessProbe": {"periodSeconds": 10}}]}}},
+        }));
         death.reach("kind is done").await;
         Ok(())
     }

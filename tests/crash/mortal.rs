@@ -136,6 +136,10 @@ impl Engine for MortalEngine {
     }
     async fn remove_container(&self, id: &str) -> Result<(), EngineError> {
         let remove = async {
+            // A node takes seconds to end; until then it answers as if nothing were.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
             let result = self.0.remove_container(id).await;
             self.1.forget_node(id, &self.0);
             result

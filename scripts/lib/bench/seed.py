@@ -103,9 +103,17 @@ class Seed:
             raise Stop(f"not in the engine: {', '.join(missing())}")
 
     def config(self, name, ports):
-        """kind's configuration as devstack writes it, under another name and on other ports."""
+        """A kind configuration as people write it, for the same nodes and for what this machine cannot do.
+
+        It is devstack's own without what devstack hastens the start with: its patches of the control plane's
+        configuration, its pod network instead of kind's, its directory of image layers.
+        """
         config = json.loads(json.dumps(self.kind_config))
         config["name"] = name
+        del config["networking"]["disableDefaultCNI"]
+        config["kubeadmConfigPatches"] = [patch for patch in config["kubeadmConfigPatches"] if "ClusterConfiguration" not in patch]
+        for node in config["nodes"]:
+            node.pop("extraMounts", None)
         for mapping, port in zip(config["nodes"][0]["extraPortMappings"], ports):
             mapping["hostPort"] = port
         path = self.work / f"{name}.json"

@@ -1,0 +1,179 @@
+//! What every cluster needs before a pod runs on it: a pod network, and a storage class.
+//!
+//! kind applies both when kubeadm has ended, one after the other. Here they are applied as soon as the API server takes
+//! objects, so that nodes are ready by the time kubeadm ends. They are the manifests that kind's node images bring along
+//! for it, and they belong to the cluster: they go with it.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+
+use crate::cluster::kind::POD_SUBNET;
+use crate::event::Action;
+use crate::executor::Run;
+use crate::ports::Kube;
+use crate::ports::kube::ObjectKey;
+use crate::step::component::{PARALLEL, PATIENCE, drift, put};
+use crate::step::{Applied, Observed, StepError, World};
+use crate::yaml::YamlError;
+
+/// How often the cluster is asked for its DNS server.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Where a node image keeps them (kind's contract between node images and `kind create`).
+const MANIFESTS: [&str; 2] = ["/kind/manifests/default-cni.yaml", "/kind/manifests/default-storage.yaml"];
+
+/// By this comment a manifest asks for the pods' subnet in the place of `{{ .PodSubnet }}`.
+const TEMPLATE: &str = "would you kindly template this file";
+
+/// By this comment the pod network's `DaemonSet` asks for the API server's address, so that it need not wait for
+/// kube-proxy.
+const PATCH: &str = "would you kindly patch this file";
+
+/// Applies the pod network and the storage class.
+#[derive(Debug, Clone)]
+pub struct AddonsStep {
+    /// The step that creates the cluster.
+    pub cluster: String,
+}
+
+impl AddonsStep {
+    pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
+        let what = "pod network, storage class, DNS probe";
+        let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Create, what)) };
+        let mut objects = objects(world).await?;
+        if let Some(key) = ObjectKey::of(&dns_probe())
+            && kube.get(&key).await?.is_some()
+        {
+            objects.push(dns_probe());
+        }
+        for object in objects {
+            if let Some((key, gone)) = drift(&*kube, &object).await? {
+                let how = if gone { "is gone" } else { "differs" };
+                return Ok(Observed::new(Action::Repair, what).because(format!("{key} {how}")));
+            }
+        }
+        Ok(Observed::new(Action::Leave, what))
+    }
+
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        let kube = run.world.kube()?;
+        let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
+        let objects = objects(run.world).await?;
+        let mut results: Vec<bool> = futures::stream::iter(&objects)
+            .map(|object| put(run, id, &*kube, object, deadline))
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
+        if self.has_dns(run, &*kube).await? {
+            results.push(put(run, id, &*kube, &dns_probe(), deadline).await?);
+        }
+        let changed = results.iter().filter(|changed| **changed).count();
+        let count = results.len();
+        Ok(Applied {
+            detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
+            outputs: json!({"objects": count}),
+            changed: changed > 0,
+        })
+    }
+}
+
+impl AddonsStep {
+    /// Waits for the DNS server, which kubeadm applies near its end; `false` where the cluster is made without one.
+    async fn has_dns(&self, run: &Run<'_>, kube: &dyn Kube) -> Result<bool, StepError> {
+        let Some(key) = ObjectKey::of(&dns_probe()) else { return Ok(false) };
+        loop {
+            let made = !run.output(&self.cluster).is_null();
+            match kube.get(&key).await {
+                Ok(Some(_)) => return Ok(true),
+                Ok(None) if made || run.has_failed(&self.cluster) => return Ok(false),
+                Err(error) if !error.is_transient() => return Err(error.into()),
+                Ok(None) | Err(_) => run.ctx.clock.sleep(POLL).await,
+            }
+        }
+    }
+}
+
+/// The cluster's DNS server, asked every second whether it is ready: kubeadm has it asked every ten, and it never is at
+/// the first time.
+fn dns_probe() -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"namespace": "kube-system", "name": "coredns"},
+        "spec": {"template": {"spec": {"containers": [{"name": "coredns", "readinessProbe": {"periodSeconds": 1}}]}}},
+    })
+}
+
+async fn objects(world: &World) -> Result<Vec<Value>, StepError> {
+    let control_plane = format!("{}-control-plane", world.reserved_name());
+    let node = world.nodes().await?.into_iter().find(|node| node.name == control_plane);
+    let node = node.ok_or_else(|| StepError::message(format!("{control_plane} is gone")))?;
+    let mut objects = Vec::new();
+    for path in MANIFESTS {
+        let answer = world.engine.exec(&node.id, &["cat", path], None).await?;
+        if answer.status != 0 {
+            return Err(StepError::message(format!("the node image has no {path}: it is none of kind's")));
+        }
+        objects.extend(render(path, &answer.text(), &control_plane).map_err(|error| StepError::of(&error))?);
+    }
+    Ok(objects)
+}
+
+/// The objects of a node image's manifest, as `kind create` would apply them.
+fn render(path: &str, text: &str, control_plane: &str) -> Result<Vec<Value>, YamlError> {
+    let filled = if text.contains(TEMPLATE) { text.replace("{{ .PodSubnet }}", POD_SUBNET) } else { text.to_owned() };
+    let documents = crate::yaml::parse_documents(path, &filled)?;
+    let mut objects: Vec<Value> =
+        documents.iter().map(crate::yaml::Marked::to_value).filter(Value::is_object).collect();
+    for object in objects.iter_mut().filter(|object| object["kind"] == "StorageClass") {
+        // kind gives it a namespace, which it cannot have.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("namespace");
+        }
+    }
+    if text.contains(PATCH) {
+        for object in objects.iter_mut().filter(|object| object["kind"] == "DaemonSet") {
+            let env = object.pointer_mut("/spec/template/spec/containers/0/env").and_then(Value::as_array_mut);
+            if let Some(env) = env {
+                env.push(json!({"name": "CONTROL_PLANE_ENDPOINT", "value": format!("{control_plane}:6443")}));
+            }
+        }
+    }
+    Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: &str = include_str!("../../tests/kind/default-cni.yaml");
+    const STORAGE: &str = include_str!("../../tests/kind/default-storage.yaml");
+
+    #[test]
+    fn kinds_own_manifests_are_rendered_as_kind_renders_them() {
+        let objects = render("cni", NETWORK, "devstack-demo-control-plane").unwrap();
+        let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding", "ServiceAccount", "DaemonSet"]);
+        let env = &objects[3]["spec"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!(env[2], json!({"name": "POD_SUBNET", "value": POD_SUBNET}));
+        assert_eq!(env[3], json!({"name": "CONTROL_PLANE_ENDPOINT", "value": "devstack-demo-control-plane:6443"}));
+
+        let objects = render("storage", STORAGE, "devstack-demo-control-plane").unwrap();
+        let class = objects.iter().find(|object| object["kind"] == "StorageClass").unwrap();
+        assert_eq!(class["metadata"]["name"], "standard");
+        assert!(class["metadata"].get("namespace").is_none());
+        assert!(objects.iter().all(|object| object.pointer("/metadata/name").is_some()));
+    }
+
+    #[test]
+    fn a_manifest_that_asks_for_nothing_is_taken_as_it_is() {
+        let text = "kind: DaemonSet\nspec: {template: {spec: {containers: [{env: [], args: ['{{ .PodSubnet }}']}]}}}\n";
+        let objects = render("cni", text, "x").unwrap();
+        assert_eq!(
+            objects[0].pointer("/spec/template/spec/containers/0"),
+            Some(&json!({"env": [], "args": ["{{ .PodSubnet }}"]}))
+        );
+    }
+}
