@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::cpuid::CpuId;
+
 /// A micro-architecture level of the x86-64 psABI. Each level includes those below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum CpuLevel {
@@ -117,6 +119,27 @@ impl CpuFacts {
     }
 }
 
+impl CpuFacts {
+    /// What CPUID leaves of what the kernel lists. The instruction is what programs and their libraries go by: a
+    /// user-mode emulator shows the list of the CPU below it, which may have more. A flag that the kernel does not list
+    /// for every processor stays absent.
+    ///
+    /// Where the kernel lists nothing of this architecture, CPUID alone counts.
+    pub(super) fn corrected_by(mut self, cpuid: &CpuId) -> Self {
+        if cpuid.is_empty() {
+            return self;
+        }
+        if self.architecture == "amd64" && !self.flags.is_empty() {
+            self.flags.retain(|flag| cpuid.get(flag.as_str()) != Some(&false));
+        } else {
+            "amd64".clone_into(&mut self.architecture);
+            self.flags = cpuid.iter().filter(|(_, has)| **has).map(|(flag, _)| (*flag).to_owned()).collect();
+        }
+        self.level = Some(CpuLevel::of_flags(&self.flags));
+        self
+    }
+}
+
 /// Reads the text of `/proc/cpuinfo`. Flags are those that all processors share, so a mixed machine gets the level of
 /// its weakest CPU.
 pub fn level_of_cpuinfo(text: &str) -> CpuFacts {
@@ -208,6 +231,25 @@ mod tests {
         assert!(fixture("haswell").runs(CpuLevel::V2));
         assert!(!fixture("haswell").runs(CpuLevel::V4));
         assert!(!fixture("apple-silicon-vm").runs(CpuLevel::V1));
+    }
+
+    #[test]
+    fn cpuid_counts_where_the_list_is_of_another_cpu() {
+        let cpuid = |level: CpuLevel| -> CpuId {
+            let all = CpuLevel::ALL.into_iter().skip(1);
+            all.flat_map(|of| of.flags().iter().map(move |flag| (*flag, of <= level))).collect()
+        };
+        // An emulator on a newer CPU, and a newer CPU of which the kernel hides a part.
+        let haswell = fixture("haswell");
+        assert_eq!(haswell.clone().corrected_by(&cpuid(CpuLevel::V1)).level, Some(CpuLevel::V1));
+        assert_eq!(haswell.clone().corrected_by(&cpuid(CpuLevel::V2)).missing_for(CpuLevel::V3).len(), 9);
+        assert_eq!(haswell.clone().corrected_by(&cpuid(CpuLevel::V4)), haswell);
+        assert_eq!(haswell.clone().corrected_by(&CpuId::new()), haswell);
+        // No list: macOS, or an emulator on another architecture.
+        for none in [CpuFacts::default(), fixture("apple-silicon-vm")] {
+            let seen = none.corrected_by(&cpuid(CpuLevel::V3));
+            assert_eq!((seen.architecture.as_str(), seen.level), ("amd64", Some(CpuLevel::V3)));
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct HostFacts {
     pub docker_group: DockerGroup,
     /// Signs that this is a container or sandbox, such as `/.dockerenv`; empty on an ordinary machine.
     pub container: Vec<String>,
-    /// The CPUs; empty where there is no `/proc/cpuinfo`.
+    /// The CPUs, by `/proc/cpuinfo` and CPUID.
     pub cpu: CpuFacts,
     /// Memory in bytes; 0 where it cannot be read.
     pub memory: u64,
@@ -166,7 +166,7 @@ impl<'de> Deserialize<'de> for CapSet {
 impl HostFacts {
     /// Reads the host. What cannot be read stays empty: a missing fact is a fact about the host, not an error.
     pub async fn read(machine: Machine, fs: &dyn HostFs, runner: &dyn Runner) -> Self {
-        let Machine { os, architecture, kernel, hostname, uid, cpus, disks } = machine;
+        let Machine { os, architecture, kernel, hostname, uid, cpus, cpuid, disks } = machine;
         let mut facts = Self { os, architecture, kernel, hostname, disks, root: uid == 0, ..Self::default() };
         let text = |path: &str| match fs.read(Path::new(path)) {
             Ok(Some(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -177,6 +177,7 @@ impl HostFacts {
         if facts.cpu.cpus == 0 {
             facts.cpu = CpuFacts { architecture: facts.architecture.clone(), cpus, ..CpuFacts::default() };
         }
+        facts.cpu = facts.cpu.corrected_by(&cpuid);
         match facts.os.as_str() {
             "linux" => {
                 facts.wsl = wsl_of(&text("/proc/version"));

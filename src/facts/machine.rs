@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::cpuid::{self, CpuId};
 use super::host::Disk;
 
 /// What system calls say about this machine; a value, so that tests can make one.
@@ -20,6 +21,8 @@ pub struct Machine {
     pub uid: u32,
     /// Logical CPUs that this process may use.
     pub cpus: u32,
+    /// What CPUID says of the flags that CPU levels are made of; empty on other architectures than x86-64.
+    pub cpuid: CpuId,
     /// Free and total space, keyed by what the directory is for (`cache`, `state`).
     pub disks: BTreeMap<String, Disk>,
 }
@@ -37,6 +40,7 @@ impl Machine {
             os: std::env::consts::OS.to_owned(),
             architecture: architecture.to_owned(),
             cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            cpuid: cpuid::ask(),
             ..Self::default()
         };
         #[cfg(unix)]

@@ -4,6 +4,7 @@
 //! for machines that are not at hand.
 
 mod cpu;
+mod cpuid;
 #[cfg(test)]
 mod decisions;
 mod engine;
