@@ -185,17 +185,33 @@ mod tests {
 
     #[test]
     fn levels_of_known_machines() {
+        let (amd64, arm64) = ("amd64", "arm64");
+        let (v1, v2, v3, v4) = (Some(CpuLevel::V1), Some(CpuLevel::V2), Some(CpuLevel::V3), Some(CpuLevel::V4));
         let table = [
-            ("qemu64", "amd64", Some(CpuLevel::V1), true),
-            ("kvm64", "amd64", Some(CpuLevel::V1), true),
-            ("virtualbox-hidden-flags", "amd64", Some(CpuLevel::V1), true),
-            ("nehalem", "amd64", Some(CpuLevel::V2), true),
-            ("rosetta", "amd64", Some(CpuLevel::V2), false),
-            ("haswell", "amd64", Some(CpuLevel::V3), true),
-            ("epyc-firecracker", "amd64", Some(CpuLevel::V3), true),
-            ("avx512", "amd64", Some(CpuLevel::V4), false),
-            ("mixed", "amd64", Some(CpuLevel::V2), true),
-            ("apple-silicon-vm", "arm64", None, false),
+            ("qemu64", amd64, v1, true),
+            ("qemu-1.5.3", amd64, v1, true),
+            ("kvm64", amd64, v1, true),
+            ("core2", amd64, v1, false),
+            ("phenom-ii", amd64, v1, false),
+            ("wsl1-without-lahf", amd64, v1, true),
+            ("virtualbox-hidden-flags", amd64, v1, true),
+            ("virtualbox-7.2.8", amd64, v2, true),
+            ("nehalem", amd64, v2, true),
+            ("sandy-bridge", amd64, v2, false),
+            ("docker-desktop-intel-mac", amd64, v2, true),
+            ("rosetta", amd64, v2, false),
+            ("mixed", amd64, v2, true),
+            ("haswell", amd64, v3, true),
+            ("virtualbox-7.2.4", amd64, v3, true),
+            ("wsl2", amd64, v3, true),
+            ("epyc-firecracker", amd64, v3, true),
+            ("hybrid-avx512", amd64, v3, false),
+            ("avx512", amd64, v4, false),
+            ("avx512-nutanix", amd64, v4, true),
+            ("avx512-workstation", amd64, v4, false),
+            ("apple-silicon-vm", arm64, None, false),
+            ("docker-desktop-apple-m1", arm64, None, false),
+            ("cloud-arm64", arm64, None, false),
         ];
         for (name, architecture, level, hypervisor) in table {
             let facts = fixture(name);
@@ -203,6 +219,15 @@ mod tests {
             assert_eq!(facts.level, level, "{name}");
             assert_eq!(facts.hypervisor, hypervisor, "{name}");
             assert!(facts.cpus > 0, "{name}");
+        }
+        let dir = format!("{}/tests/facts/cpuinfo", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(dir).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            assert!(table.iter().any(|(known, ..)| *known == name), "nothing is said of {name}");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let origins = ["# source: https://", "# synthetic: ", "# read on "];
+            assert!(origins.iter().any(|origin| text.starts_with(origin)), "{name} does not say where it is from");
         }
     }
 
