@@ -6,9 +6,10 @@ use super::Session;
 use super::session::Runtime;
 use crate::check;
 use crate::error::{ExitCode, Failure};
-use crate::facts::{self, Facts};
+use crate::facts::{self, Facts, NodeFacts};
 use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
+use crate::step::World;
 
 /// Arguments of `devstack facts`.
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,21 @@ pub struct Args {
     /// Show the facts in this file instead of reading this machine
     #[arg(long, value_name = "FILE")]
     pub facts: Option<PathBuf>,
+}
+
+/// The running nodes of the environment that is named, or of all; those that cannot be read are left out.
+async fn nodes(session: &Session) -> Vec<NodeFacts> {
+    let ctx = &session.ctx;
+    let named = session.global.env.clone().map(|name| vec![name]);
+    let mut read = Vec::new();
+    for environment in named.or_else(|| crate::environments::list(ctx).ok()).unwrap_or_default() {
+        let world = World::real(ctx, &environment);
+        let nodes = world.nodes().await.unwrap_or_default();
+        let running = nodes.iter().filter(|node| node.state == "running");
+        let asked = running.map(|node| facts::read_node(&*world.engine, &node.id, &node.name));
+        read.extend(futures::future::join_all(asked).await.into_iter().flatten());
+    }
+    read
 }
 
 /// Prints what is known of the machine and the engine.
@@ -38,7 +54,8 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
                 let engine = DockerEngine::find(&ctx.vars, &ctx.dirs.home);
                 let runner = ProcessRunner::new(ctx.cancel.clone(), "facts");
                 let inputs = check::gather(ctx, &engine, &runner, check::Needs::default()).await;
-                Facts { source: None, host: inputs.host, engine: inputs.engine.and_then(Result::ok), nodes: Vec::new() }
+                let nodes = nodes(session).await;
+                Facts { source: None, host: inputs.host, engine: inputs.engine.and_then(Result::ok), nodes }
             }
         };
         let text: String = facts.lines().iter().map(|line| format!("{line}\n")).collect();

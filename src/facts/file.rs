@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{EngineFacts, Reachability, reachable};
 use super::host::{HostFacts, Wsl};
-use super::node::NodeFacts;
+use super::node::{Common, MixedArchitectures, NodeFacts, common};
 use crate::error::{Advise, ExitCode};
 
 /// Everything that was read.
@@ -84,6 +84,19 @@ impl Facts {
         }
     }
 
+    /// What programs have to run on: the nodes, where there are any, else what the engine's containers run on.
+    ///
+    /// # Errors
+    /// Nodes of several architectures.
+    pub fn target(&self) -> Result<Common, MixedArchitectures> {
+        let engine = self.engine.as_ref();
+        let platform = engine.map(|engine| engine.platform.clone());
+        Ok(match common(&self.nodes)? {
+            Some(nodes) => Common { platform: nodes.platform.or(platform), ..nodes },
+            None => Common { platform, level: engine.and_then(EngineFacts::level), why: None },
+        })
+    }
+
     /// The lines that a person reads.
     pub fn lines(&self) -> Vec<String> {
         let Self { source, host, engine, nodes } = self;
@@ -121,14 +134,21 @@ impl Facts {
         }
         for node in nodes {
             let level = node.cpu.level.map_or("no x86-64 level", |level| level.as_str());
+            let cgroup = node.cgroup.map_or("unknown".to_owned(), |version| format!("v{version}"));
             lines.push(format!(
-                "node    {} · {} · {level} · {} of memory · {} free · containerd {}",
+                "node    {} · {} · {level} · {} of memory · {} free · cgroup {cgroup} · containerd {}",
                 node.name,
                 node.cpu.architecture,
                 size(node.memory),
                 size(node.disk_free),
                 or_unknown(&node.containerd),
             ));
+            let (kernel, network) = (or_unknown(&node.kernel), or_unknown(&node.network));
+            lines.push(format!("        kernel {kernel} · network {network} · {}", node.network_policy.words()));
+        }
+        match self.target() {
+            Ok(target) => lines.extend(target.why.map(|why| format!("        {why}"))),
+            Err(mixed) => lines.push(format!("        {mixed}")),
         }
         lines
     }

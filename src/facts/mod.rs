@@ -12,6 +12,7 @@ mod file;
 mod host;
 mod machine;
 mod node;
+mod policy;
 
 pub use cpu::{CpuFacts, CpuLevel, ParseCpuLevelError, level_of_cpuinfo};
 pub use engine::{EngineFacts, EngineKind, Reachability, measure_cpu, reachable};
@@ -19,4 +20,5 @@ pub(crate) use file::size;
 pub use file::{Facts, FactsError, parse};
 pub use host::{CapSet, Disk, DockerGroup, HostFacts, Inotify, Wsl};
 pub use machine::Machine;
-pub use node::{NodeFacts, lowest_level, read_node};
+pub use node::{Common, MixedArchitectures, NodeFacts, common, read_node, read_node_cpu};
+pub use policy::NetworkPolicy;

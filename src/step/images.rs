@@ -11,7 +11,7 @@ use crate::cluster::blobs;
 use crate::error::ExitCode;
 use crate::event::{Action, Event};
 use crate::executor::Run;
-use crate::facts::{self, CpuLevel};
+use crate::facts::{self, NodeFacts};
 use crate::image::{Choice, Source};
 use crate::oci::{ArchiveFormat, StoredImage, archive};
 use crate::ports::engine::{Container, EngineError};
@@ -117,13 +117,11 @@ impl LoadStep {
 
     /// The images were chosen by the engine's CPU before there were nodes; what the nodes themselves see decides.
     async fn check_nodes(&self, world: &World, nodes: &[Container]) -> Result<(), StepError> {
-        let read = nodes.iter().map(|node| facts::read_node(&*world.engine, &node.id, &node.name));
-        let facts = try_join_all(read).await?;
-        match facts::lowest_level(&facts) {
-            Some(level) => runs_on(&self.choices, level),
-            // Another architecture, or a node that does not tell: the choice by the engine stands.
-            None => Ok(()),
-        }
+        let read = nodes.iter().map(|node| async {
+            let cpu = facts::read_node_cpu(&*world.engine, &node.id).await?;
+            Ok::<_, StepError>(NodeFacts { name: node.name.clone(), cpu, ..NodeFacts::default() })
+        });
+        runs_on(&self.choices, &try_join_all(read).await?)
     }
 
     async fn send(
@@ -178,13 +176,16 @@ impl LoadStep {
     }
 }
 
-/// Refuses images that the weakest node cannot run.
-fn runs_on(choices: &[Choice], level: CpuLevel) -> Result<(), StepError> {
+/// Refuses images that the weakest node cannot run. Of a node that does not tell its level, or has none, the choice by
+/// the engine stands.
+fn runs_on(choices: &[Choice], nodes: &[NodeFacts]) -> Result<(), StepError> {
+    let levels = nodes.iter().filter_map(|node| Some((node.cpu.level?, &node.name)));
+    let Some((level, name)) = levels.min() else { return Ok(()) };
     match choices.iter().find(|choice| !choice.runs_on(Some(level))) {
         None => Ok(()),
         Some(choice) => Err(StepError::Other {
             message: format!(
-                "{} needs a CPU of level {}, and a node has only {level} [cpu.x86-64-level]",
+                "{} needs a CPU of level {}, and node {name} has only {level} [cpu.x86-64-level]",
                 choice.reference, choice.cpu
             ),
             hint: Some(format!("devstack image resolve {} --cpu {level} shows what runs there", choice.role)),
@@ -245,6 +246,7 @@ async fn missing_on(world: &World, node: &str, wanted: &BTreeSet<&str>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::{CpuFacts, CpuLevel};
 
     fn choice(cpu: &str) -> Choice {
         serde_json::from_value(json!({
@@ -256,8 +258,13 @@ mod tests {
 
     #[test]
     fn the_weakest_node_decides() {
-        assert!(runs_on(&[choice("x86-64-v1"), choice("x86-64-v2")], CpuLevel::V2).is_ok());
-        let refused = runs_on(&[choice("x86-64-v1"), choice("x86-64-v2")], CpuLevel::V1).unwrap_err();
-        assert!(refused.to_string().contains("needs a CPU of level x86-64-v2, and a node has only x86-64-v1"));
+        let node = |name: &str, level| {
+            let cpu = CpuFacts { level, ..CpuFacts::default() };
+            NodeFacts { name: name.to_owned(), cpu, ..NodeFacts::default() }
+        };
+        let (choices, v1, v2) = ([choice("x86-64-v1"), choice("x86-64-v2")], Some(CpuLevel::V1), Some(CpuLevel::V2));
+        assert!(runs_on(&choices, &[node("a", v2), node("b", None)]).is_ok());
+        let refused = runs_on(&choices, &[node("a", v2), node("b", v1)]).unwrap_err();
+        assert!(refused.to_string().contains("needs a CPU of level x86-64-v2, and node b has only x86-64-v1"));
     }
 }

@@ -234,7 +234,14 @@ async fn choose(
     facts: &Facts,
     offline: bool,
 ) -> Result<(Choice, Vec<Choice>), Failure> {
-    let engine = facts.engine.as_ref();
+    let request = request(profile, facts, recorded_choices(world))?;
+    let nodes = images_on_nodes(world).await?;
+    let choices = world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
+    split(choices)
+}
+
+/// What the resolver is asked for: every role of the profile, and the nodes, for what these will run on.
+pub(super) fn request(profile: &Resolved, facts: &Facts, recorded: Vec<Choice>) -> Result<image::Request, Failure> {
     let mut roles = vec![NODE_ROLE.to_owned()];
     let mut named = BTreeMap::new();
     for component in &profile.components {
@@ -250,26 +257,20 @@ async fn choose(
             }
         }
     }
-    let platform = engine.map_or("linux/amd64", |engine| engine.platform.as_str());
+    let target = facts.target()?;
+    let platform = target.platform.as_deref().unwrap_or("linux/amd64");
     let platform: Platform =
         platform.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {platform}")))?;
     let kubernetes = match profile.cluster.kubernetes.as_str() {
         "auto" => KubeRange::default(),
         wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
     };
-    let request = image::Request {
-        roles,
-        target: Target {
-            platform,
-            cpu: engine.and_then(EngineFacts::level),
-            kubernetes,
-            cgroup: engine.map(EngineFacts::cgroup).filter(|version| *version != 0),
-        },
-        named,
-        recorded: recorded_choices(world),
-    };
-    let nodes = images_on_nodes(world).await?;
-    let mut choices = world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
+    let cgroup = facts.engine.as_ref().map(EngineFacts::cgroup).filter(|version| *version != 0);
+    Ok(image::Request { roles, target: Target { platform, cpu: target.level, kubernetes, cgroup }, named, recorded })
+}
+
+/// The node image and those of the workloads.
+pub(super) fn split(mut choices: Vec<Choice>) -> Result<(Choice, Vec<Choice>), Failure> {
     let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
     let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
     Ok((node, choices))
@@ -357,9 +358,11 @@ impl Gathered {
 
     /// One line that says what is coming.
     pub fn summary(&self) -> String {
-        let engine = self.facts.engine.as_ref();
-        let level = engine.and_then(EngineFacts::level).map(|level| format!(", CPU level {level}")).unwrap_or_default();
-        let platform = engine.map(|engine| engine.platform.clone()).unwrap_or_default();
+        let target = self.facts.target().ok();
+        let level = target.as_ref().and_then(|target| target.level).map(|level| format!(", CPU level {level}"));
+        let why = target.as_ref().and_then(|target| target.why.as_ref()).map(|why| format!(" ({why})"));
+        let level = format!("{}{}", level.unwrap_or_default(), why.unwrap_or_default());
+        let platform = target.and_then(|target| target.platform).unwrap_or_default();
         let nodes = if self.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.nodes) };
         let name = if self.world.environment == self.profile.name {
             self.profile.name.clone()
