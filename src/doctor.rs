@@ -203,6 +203,7 @@ mod tests {
           ✓ an engine answers                            Docker Engine 20.10.24
           ✓ this account may use the engine              unix:///var/run/docker.sock
           ✓ the engine runs Linux containers             linux/amd64
+          ✓ the engine is on this machine                vm
           ✓ the engine's API is new enough               API 1.41
           ! the engine lacks CAP_SYS_RESOURCE; nodes are adapted (KubeletInUserNamespace, restrict_oom_score_adj)  [engine.capabilities]
               proof  CAP_SYS_RESOURCE
@@ -221,7 +222,7 @@ mod tests {
               cure   stop it, then devstack up
           ? the network overlaps no other                could not look: the engine did not answer within 10 s
           ✓ no other devstack works on it                free
-        15 checked, 1 problems, 2 warnings
+        16 checked, 1 problems, 2 warnings
         ");
     }
 

@@ -2,6 +2,8 @@
 
 mod consent;
 mod gather;
+#[cfg(test)]
+mod machines;
 mod prove;
 
 use std::collections::BTreeMap;

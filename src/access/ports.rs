@@ -102,7 +102,7 @@ pub fn keep(facts: &Facts, ports: (u16, u16)) -> Option<Reservation> {
 
 /// Whether the engine itself may publish ports below 1024: a rootful one on this host's kernel, and those that bring
 /// a privileged forwarder with them.
-fn binds_low_ports(engine: &EngineFacts) -> bool {
+pub(crate) fn binds_low_ports(engine: &EngineFacts) -> bool {
     !engine.rootless
         && match engine.kind {
             EngineKind::DockerDesktop | EngineKind::OrbStack => true,

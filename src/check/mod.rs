@@ -12,6 +12,7 @@ mod model;
 mod pod;
 mod preflight;
 mod reason;
+mod remote;
 mod rules;
 mod signature;
 mod snapshot;

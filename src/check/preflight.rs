@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
 use super::model::{Finding, Severity};
-use super::rules;
+use super::{remote, rules};
 use crate::error::{ExitCode, Failure};
 
 /// What a check says.
@@ -48,6 +48,12 @@ pub const CHECKS: &[Check] = &[
         title: "the engine runs Linux containers",
         needs: &["engine.socket-permission"],
         rule: rules::engine_os,
+    },
+    Check {
+        id: "engine.remote",
+        title: "the engine is on this machine",
+        needs: &["engine.windows-containers"],
+        rule: remote::engine_is_here,
     },
     Check {
         id: "engine.api-old",

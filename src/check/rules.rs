@@ -15,16 +15,16 @@ const INOTIFY_INSTANCES: u64 = 512;
 /// As above.
 const INOTIFY_WATCHES: u64 = 65_536;
 
-fn found(finding: Finding) -> Outcome {
+pub(super) fn found(finding: Finding) -> Outcome {
     Outcome::Found(vec![finding])
 }
 
-fn pass(detail: impl Into<String>) -> Outcome {
+pub(super) fn pass(detail: impl Into<String>) -> Outcome {
     Outcome::Pass(detail.into())
 }
 
 /// The engine's facts, or the outcome of a check that has none.
-fn engine(inputs: &Inputs) -> Result<&EngineFacts, Outcome> {
+pub(super) fn engine(inputs: &Inputs) -> Result<&EngineFacts, Outcome> {
     match &inputs.engine {
         Some(Ok(engine)) => Ok(engine),
         Some(Err(_)) => Err(Outcome::Skip("no engine answers".to_owned())),
@@ -42,7 +42,7 @@ fn asked<T>(answer: &Asked<T>) -> Result<&T, Outcome> {
 }
 
 /// Turns `Err(outcome)` of the helpers above into the outcome.
-fn either(result: Result<Outcome, Outcome>) -> Outcome {
+pub(super) fn either(result: Result<Outcome, Outcome>) -> Outcome {
     result.unwrap_or_else(|outcome| outcome)
 }
 

@@ -29,7 +29,8 @@ pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     let seconds: u64 = builds.iter().filter_map(|choice| choice.expect_seconds).sum();
     if seconds > LONG_BUILD {
         let names: Vec<&str> = builds.iter().map(|choice| choice.role.as_str()).collect();
-        reasons.push(format!("{} are built from source, about {} minutes", names.join(", "), seconds.div_ceil(60)));
+        let (verb, minutes) = (if names.len() == 1 { "is" } else { "are" }, seconds.div_ceil(60));
+        reasons.push(format!("{} {verb} built from source, about {minutes} minutes", names.join(", ")));
     }
     for change in changes.iter().filter(|change| change.step == id::CLUSTER && change.action == Action::Repair) {
         if let Some(why) = change.why.as_deref().filter(|why| why.contains("nodes are there")) {

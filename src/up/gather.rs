@@ -157,12 +157,16 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     let world = world.with_images(images);
     let sites = sites(&profile)?;
     let nodes = profile.cluster.nodes;
-    let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
     let there = world.nodes().await?;
+    // What runs has shown that it can.
+    let is_new = there.iter().all(|node| node.state != "running");
+    if is_new {
+        refuse_machine(&facts)?;
+    }
+    let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
-    // What runs has shown that it can.
-    if there.iter().all(|node| node.state != "running") {
+    if is_new {
         let needs = needs(&environment, &profile, &node, &choices, ports);
         let inputs = check::gather(ctx, &*world.engine, &*world.runner, needs).await;
         if let Some(refusal) = check::refusal(&check::preflight(&inputs)) {
@@ -185,17 +189,28 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     })
 }
 
+/// Refuses what no plan would work on, before images are looked for: of such an engine they could not be had.
+pub(super) fn refuse_machine(facts: &Facts) -> Result<(), Failure> {
+    let (host, engine) = (facts.host.clone(), facts.engine.clone().map(Ok));
+    let inputs = check::Inputs { host, engine, ..check::Inputs::default() };
+    check::refusal(&check::preflight(&inputs)).map_or(Ok(()), Err)
+}
+
 fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Failure> {
-    let engine = facts.engine.as_ref();
-    let facts = json!({
-        "reachable": facts.reachable().reachable,
-        "architecture": engine.map(|engine| engine.platform.clone()),
-    });
+    let facts = profile_facts(facts);
     let request = profile::Request::new(&settled.source, &settled.sets, &facts);
     Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
 }
 
-fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
+/// What a profile may refer to as `${facts.…}`.
+pub(super) fn profile_facts(facts: &Facts) -> serde_json::Value {
+    json!({
+        "reachable": facts.reachable().reachable,
+        "architecture": facts.engine.as_ref().map(|engine| engine.platform.clone()),
+    })
+}
+
+pub(super) fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
     let contents = profile.components.iter().flat_map(|component| &component.content);
     contents.map(|content| Ok((content.bucket.clone(), plan::site_of(&content.source)?))).collect()
 }
@@ -207,7 +222,13 @@ const NODE_MEMORY: u64 = 768 << 20;
 const NODE_DISK: u64 = 2 << 30;
 
 /// What this plan asks of the machine.
-fn needs(environment: &str, profile: &Resolved, node: &Choice, choices: &[Choice], ports: (u16, u16)) -> Needs {
+pub(super) fn needs(
+    environment: &str,
+    profile: &Resolved,
+    node: &Choice,
+    choices: &[Choice],
+    ports: (u16, u16),
+) -> Needs {
     let nodes = u64::from(profile.cluster.nodes);
     let image = |choice: &Choice| ImageNeed {
         role: choice.role.clone(),

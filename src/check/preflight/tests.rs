@@ -20,8 +20,12 @@ fn ids(inputs: &Inputs) -> Vec<String> {
 
 #[test]
 fn machines_that_are_not_at_hand() {
-    let table: [(&str, &[&str]); 6] = [
+    let table: [(&str, &[&str]); 10] = [
         ("linux-docker", &["host.inotify (warning)"]),
+        ("linux-old-docker", &["engine.api-old", "host.inotify (warning)"]),
+        ("linux-remote-engine", &["engine.remote", "host.inotify (warning)"]),
+        ("linux-dev-container", &["engine.remote (warning)", "host.inotify (warning)"]),
+        ("wsl1", &["host.wsl1"]),
         ("linux-sandbox", &["engine.capabilities (warning)", "host.inotify (warning)"]),
         ("macos-docker-desktop-arm64", &[]),
         ("windows-containers", &["engine.windows-containers"]),
@@ -30,6 +34,23 @@ fn machines_that_are_not_at_hand() {
     ];
     for (name, expected) in table {
         assert_eq!(ids(&inputs(name)), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_engine_elsewhere_is_told_by_its_endpoint() {
+    let near = [
+        "unix:///var/run/docker.sock",
+        "npipe:////./pipe/docker_engine",
+        "tcp://localhost:2375",
+        "tcp://127.0.0.1:2375",
+        "tcp://[::1]:2375",
+    ];
+    let far = ["tcp://10.0.0.5:2376", "ssh://anna@buildbox", "http://buildbox:2375", "tcp://[2001:db8::1]:2375"];
+    for (endpoint, expected) in near.map(|one| (one, false)).into_iter().chain(far.map(|one| (one, true))) {
+        let mut inputs = inputs("linux-docker");
+        inputs.engine.as_mut().unwrap().as_mut().unwrap().info.endpoint = endpoint.to_owned();
+        assert_eq!(ids(&inputs).contains(&"engine.remote".to_owned()), expected, "{endpoint}");
     }
 }
 
