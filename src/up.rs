@@ -4,6 +4,7 @@ mod consent;
 mod gather;
 #[cfg(test)]
 mod machines;
+mod measure;
 mod prove;
 
 use std::collections::BTreeMap;

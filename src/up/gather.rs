@@ -23,6 +23,7 @@ use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
 use crate::up::Desired;
+use crate::up::measure::measure;
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
@@ -151,7 +152,7 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());
     let info = info?;
     let engine_facts = EngineFacts::of(info, &host);
-    let facts = Facts { source: None, host, engine: Some(engine_facts), nodes: Vec::new() };
+    let mut facts = Facts { source: None, host, engine: Some(engine_facts), nodes: Vec::new() };
     let profile = load(ctx, &settled, &facts)?;
     let images = Images::open(ctx, Some(world.engine.clone()), world.runner.clone(), Limits::default())?;
     let world = world.with_images(images);
@@ -162,6 +163,9 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     let is_new = there.iter().all(|node| node.state != "running");
     if is_new {
         refuse_machine(&facts)?;
+    }
+    if let Some(engine) = &mut facts.engine {
+        measure(&world, engine, &there).await;
     }
     let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
