@@ -191,6 +191,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ready,
             &[(&component.name, Done)],
             Step::Ready(ReadyStep {
+                cluster: id::CLUSTER.to_owned(),
                 component: component.name.clone(),
                 namespaces: vec![component.namespace.clone()],
                 ready: component.ready.clone(),

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
 use crate::step::World;
+use crate::up;
 
 /// How an environment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -76,6 +77,8 @@ pub struct Status {
     pub endpoints: Vec<Endpoint>,
     /// Its forwards.
     pub forwards: Vec<Value>,
+    /// What is no longer as `up` left it, and what the next one brings back; a line each.
+    pub drift: Vec<String>,
 }
 
 /// Looks at an environment.
@@ -109,16 +112,18 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
         })
         .collect();
     let promises = verify::recorded(ctx, &world.dir);
-    let endpoints = if paused {
-        Vec::new()
+    let (endpoints, drift) = if paused {
+        (Vec::new(), Vec::new())
     } else {
         let shown = promises.iter().filter(|promise| promise.shown);
-        futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise))).await
+        let fetched = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise)));
+        tokio::join!(fetched, drifted(ctx, environment))
     };
     let components = components(&pods);
     let whole = connected
         && nodes.iter().all(|node| node.ready == Some(true))
         && endpoints.iter().all(|endpoint| endpoint.ok)
+        && drift.is_empty()
         && components.iter().all(|component| component.ready == component.pods);
     let state = match (journal.is_empty() && nodes.is_empty(), paused, journal.is_ready()) {
         (true, ..) => State::Absent,
@@ -127,7 +132,15 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
         (_, _, true) if whole => State::Ready,
         _ => State::Degraded,
     };
-    Ok(Status { environment: environment.to_owned(), state, nodes, components, endpoints, forwards: Vec::new() })
+    Ok(Status { environment: environment.to_owned(), state, nodes, components, endpoints, forwards: Vec::new(), drift })
+}
+
+/// What differs, or why that cannot be told.
+async fn drifted(ctx: &Context, environment: &str) -> Vec<String> {
+    match up::drift(ctx, environment).await {
+        Ok(changes) => changes.iter().map(up::told).collect(),
+        Err(failure) => vec![format!("what differs cannot be told: {}", failure.message)],
+    }
 }
 
 fn is_ready(object: &Value) -> bool {

@@ -1,6 +1,7 @@
 //! `devstack up`: reads the world, makes a plan, carries it out, proves the result.
 
 mod consent;
+mod drift;
 mod gather;
 #[cfg(test)]
 mod machines;
@@ -24,6 +25,7 @@ use crate::plan::Plan;
 use crate::step::World;
 
 pub use consent::Ask;
+pub use drift::{drift, told};
 pub use gather::{Gathered, gather};
 
 /// The desired state, as the command line says it.
@@ -163,8 +165,14 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
 
 /// Finds out what each step would do, and shows it.
 async fn show(ctx: &Context, world: &World, gathered: &Gathered, plan: &Plan) -> Result<Vec<Change>, Failure> {
+    let changes = observe(world, plan).await?;
+    ctx.events.emit(Event::Plan { summary: gathered.summary(), changes: changes.clone() });
+    Ok(changes)
+}
+
+/// Finds out what each step would do.
+async fn observe(world: &World, plan: &Plan) -> Result<Vec<Change>, Failure> {
     guard::meet(world).await?;
-    let mut changes = Vec::new();
     let observed = plan.graph.nodes().iter().map(|node| async {
         let observed = node.step.observe(world).await?;
         Ok::<_, crate::step::StepError>(observed.map(|observed| Change {
@@ -174,9 +182,7 @@ async fn show(ctx: &Context, world: &World, gathered: &Gathered, plan: &Plan) ->
             why: observed.why,
         }))
     });
-    changes.extend(futures::future::try_join_all(observed).await?.into_iter().flatten());
-    ctx.events.emit(Event::Plan { summary: gathered.summary(), changes: changes.clone() });
-    Ok(changes)
+    Ok(futures::future::try_join_all(observed).await?.into_iter().flatten().collect())
 }
 
 /// The last line of `up` in JSON.

@@ -18,6 +18,7 @@ pub const ENVIRONMENT_CHECKS: &[(&str, &str)] = &[
     ("time.clock-skew", "clocks of host and nodes agree"),
     ("env.workloads", "every pod is ready"),
     ("env.endpoints", "every URL keeps its promise"),
+    ("env.drift", "everything is as it was made"),
     ("env.leftovers", "nothing is without an environment"),
 ];
 
@@ -43,6 +44,8 @@ pub struct EnvironmentView<'a> {
     pub kube: Result<&'a dyn Kube, String>,
     /// Its URLs; unasked where nobody fetched them.
     pub endpoints: Asked<Vec<EndpointSeen>>,
+    /// What is no longer as it was made, a line each.
+    pub drift: Asked<Vec<String>>,
     /// The time.
     pub now: jiff::Timestamp,
 }
@@ -68,7 +71,7 @@ impl EnvironmentView<'_> {
         };
         ENVIRONMENT_CHECKS
             .iter()
-            .zip([nodes, api, clock, workloads, endpoints])
+            .zip([nodes, api, clock, workloads, endpoints, if nodes_run { self.drift() } else { needs("env.nodes") }])
             .map(|((id, title), o)| (*id, *title, o))
             .collect()
     }
@@ -169,6 +172,19 @@ impl EnvironmentView<'_> {
             Ok(Err(error)) => Outcome::Crash(error.to_string()),
             Err(late) => Outcome::Crash(format!("the API server {late}")),
         }
+    }
+
+    fn drift(&self) -> Outcome {
+        let lines = match &self.drift {
+            Asked::Known(lines) => lines,
+            Asked::No => return Outcome::Skip("nobody looked".to_owned()),
+            Asked::Failed(reason) => return Outcome::Crash(reason.clone()),
+        };
+        let findings: Vec<Finding> = lines
+            .iter()
+            .map(|line| Finding::error("env.drift", line).remedy(format!("devstack up --env {}", self.name)))
+            .collect();
+        if findings.is_empty() { Outcome::Pass("nothing differs".to_owned()) } else { Outcome::Found(findings) }
     }
 
     fn endpoints(&self) -> Outcome {

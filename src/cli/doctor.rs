@@ -16,6 +16,7 @@ use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
 use crate::ports::{Engine, Kube};
 use crate::ui::Table;
+use crate::up;
 use crate::yaml::did_you_mean;
 
 /// The longest log that is read, in bytes.
@@ -139,6 +140,10 @@ async fn environment(session: &Session, engine: &dyn Engine, name: &str) -> Sect
         engine,
         kube: client.as_ref().map(|client| client as &dyn Kube).map_err(Clone::clone),
         endpoints: Asked::Known(endpoints),
+        drift: match up::drift(ctx, name).await {
+            Ok(changes) => Asked::Known(changes.iter().map(up::told).collect()),
+            Err(failure) => Asked::Failed(failure.message.clone()),
+        },
         now: ctx.clock.now(),
     };
     let items = view

@@ -20,7 +20,7 @@ pub fn run(session: &Session, _args: &Args) -> Result<ExitCode, Failure> {
         let status = match session.environments()?.as_slice() {
             [] if session.global.env.is_none() => {
                 let absent = serde_json::json!({"environment": null, "state": "absent", "nodes": [], "components": [],
-                    "endpoints": [], "forwards": []});
+                    "endpoints": [], "forwards": [], "drift": []});
                 session.ui.object("status", absent, "no environment\nnext   devstack up\n")?;
                 return Ok(ExitCode::Done);
             }
@@ -53,6 +53,12 @@ fn text(status: &Status) -> String {
             (Some(reason), _) => reason.clone(),
         };
         let _ = writeln!(text, "url    {:<50} {verdict}", endpoint.url);
+    }
+    for line in &status.drift {
+        let _ = writeln!(text, "drift  {line}");
+    }
+    if !status.drift.is_empty() {
+        let _ = writeln!(text, "next   devstack up --env {}", status.environment);
     }
     text
 }

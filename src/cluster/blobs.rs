@@ -18,7 +18,8 @@ use crate::ports::Engine;
 /// Where the directory is in a node.
 pub const MOUNT: &str = "/kind/devstack";
 
-/// Prints the hexadecimal digest of each blob that containerd has now. Arguments: the mount, then `DIGEST:BYTES` each.
+/// Prints the hexadecimal digest of each blob that containerd has now. The label keeps containerd, which cleans up when it
+/// starts, from removing what no image refers to yet. Arguments: the mount, then `DIGEST:BYTES` each.
 /// The first directory is that of devstack's own node image, the second that of kind's.
 const LINK: &str = r#"
 from=$1
@@ -33,10 +34,24 @@ for blob; do
   test "$(stat -c %s "$from/$digest" 2>/dev/null)" = "$size" || continue
   test -e "$blobs/$digest" || ln -s "$from/$digest" "$blobs/$digest" || continue
   ctr -n k8s.io content ingest --expected-digest "sha256:$digest" --expected-size "$size" "devstack-$digest" \
-    <"$from/$digest" && echo "$digest"
+    <"$from/$digest" \
+    && ctr -n k8s.io content label "sha256:$digest" containerd.io/gc.root=devstack >/dev/null && echo "$digest"
 done
 exit 0
 "#;
+
+/// Those of the blobs that a node's containerd still has: kind restarts it while a cluster is made.
+pub async fn kept(engine: &dyn Engine, node: &str, blobs: &BTreeSet<Digest>) -> BTreeSet<Digest> {
+    if blobs.is_empty() {
+        return BTreeSet::new();
+    }
+    let Ok(output) = engine.exec(node, &["ctr", "-n", "k8s.io", "content", "ls", "-q"], None).await else {
+        return BTreeSet::new();
+    };
+    let text = output.text();
+    let there: BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("sha256:")).collect();
+    blobs.iter().filter(|digest| there.contains(digest.hex())).cloned().collect()
+}
 
 /// Whether a directory of this host can be mounted into the engine's containers: only where the engine certainly
 /// shares its file system. Desktop products share some directories under rules of their own; an engine elsewhere

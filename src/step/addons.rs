@@ -22,7 +22,8 @@ use crate::yaml::YamlError;
 const POLL: Duration = Duration::from_millis(200);
 
 /// Where a node image keeps them (kind's contract between node images and `kind create`).
-const MANIFESTS: [&str; 2] = ["/kind/manifests/default-cni.yaml", "/kind/manifests/default-storage.yaml"];
+const NETWORK: &str = "/kind/manifests/default-cni.yaml";
+const STORAGE: &str = "/kind/manifests/default-storage.yaml";
 
 /// By this comment a manifest asks for the pods' subnet in the place of `{{ .PodSubnet }}`.
 const TEMPLATE: &str = "would you kindly template this file";
@@ -42,13 +43,15 @@ impl AddonsStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = "pod network, storage class, DNS probe";
         let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Create, what)) };
-        let mut objects = objects(world).await?;
+        let (network, storage) = objects(world).await?;
+        let mut wanted = network;
+        wanted.extend(absent(&*kube, storage).await?);
         if let Some(key) = ObjectKey::of(&dns_probe())
             && kube.get(&key).await?.is_some()
         {
-            objects.push(dns_probe());
+            wanted.push(dns_probe());
         }
-        for object in objects {
+        for object in wanted {
             if let Some((key, gone)) = drift(&*kube, &object).await? {
                 let how = if gone { "is gone" } else { "differs" };
                 return Ok(Observed::new(Action::Repair, what).because(format!("{key} {how}")));
@@ -60,8 +63,11 @@ impl AddonsStep {
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let kube = run.world.kube()?;
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
-        let objects = objects(run.world).await?;
-        let mut results: Vec<bool> = futures::stream::iter(&objects)
+        let (network, storage) = objects(run.world).await?;
+        let count = network.len() + storage.len();
+        let mut wanted = network;
+        wanted.extend(absent(&*kube, storage).await?);
+        let mut results: Vec<bool> = futures::stream::iter(&wanted)
             .map(|object| put(run, id, &*kube, object, deadline))
             .buffer_unordered(PARALLEL)
             .try_collect()
@@ -70,7 +76,6 @@ impl AddonsStep {
             results.push(put(run, id, &*kube, &dns_probe(), deadline).await?);
         }
         let changed = results.iter().filter(|changed| **changed).count();
-        let count = results.len();
         Ok(Applied {
             detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
             outputs: json!({"objects": count}),
@@ -106,19 +111,33 @@ fn dns_probe() -> Value {
     })
 }
 
-async fn objects(world: &World) -> Result<Vec<Value>, StepError> {
+/// Those that are not there. kind applies the storage class once more in a way of its own, and whoever changes it later
+/// means it.
+async fn absent(kube: &dyn Kube, objects: Vec<Value>) -> Result<Vec<Value>, StepError> {
+    let mut absent = Vec::new();
+    for object in objects {
+        if let Some(key) = ObjectKey::of(&object)
+            && kube.get(&key).await?.is_none()
+        {
+            absent.push(object);
+        }
+    }
+    Ok(absent)
+}
+
+/// The objects of the pod network and those of the storage class.
+async fn objects(world: &World) -> Result<(Vec<Value>, Vec<Value>), StepError> {
     let control_plane = format!("{}-control-plane", world.reserved_name());
     let node = world.nodes().await?.into_iter().find(|node| node.name == control_plane);
     let node = node.ok_or_else(|| StepError::message(format!("{control_plane} is gone")))?;
-    let mut objects = Vec::new();
-    for path in MANIFESTS {
+    let read = async |path: &str| {
         let answer = world.engine.exec(&node.id, &["cat", path], None).await?;
         if answer.status != 0 {
             return Err(StepError::message(format!("the node image has no {path}: it is none of kind's")));
         }
-        objects.extend(render(path, &answer.text(), &control_plane).map_err(|error| StepError::of(&error))?);
-    }
-    Ok(objects)
+        render(path, &answer.text(), &control_plane).map_err(|error| StepError::of(&error))
+    };
+    tokio::try_join!(read(NETWORK), read(STORAGE))
 }
 
 /// The objects of a node image's manifest, as `kind create` would apply them.

@@ -87,6 +87,7 @@ impl ClusterStep {
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
         }
         run.begun(id);
+        let mut restarted = None;
         let changed = match there {
             There::Running => false,
             There::Stopped(nodes) => {
@@ -94,7 +95,11 @@ impl ClusterStep {
                     match node.state.as_str() {
                         "running" => {}
                         "paused" => world.engine.unpause_container(&node.id).await?,
-                        _ => world.engine.start_container(&node.id).await?,
+                        _ => {
+                            world.engine.start_container(&node.id).await?;
+                            let now = world.engine.exec(&node.id, &["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"], None).await?;
+                            restarted = Some(now.text().trim().to_owned()).filter(|now| !now.is_empty());
+                        }
                     }
                 }
                 true
@@ -120,7 +125,7 @@ impl ClusterStep {
         let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
         Ok(Applied {
             detail: format!("{running}/{} nodes", self.spec.nodes),
-            outputs: json!({"name": self.spec.name, "nodes": names, "image": self.spec.image}),
+            outputs: json!({"name": self.spec.name, "nodes": names, "image": self.spec.image, "restarted": restarted}),
             changed,
         })
     }

@@ -190,9 +190,21 @@ pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(Obj
     Ok((there != wanted).then_some((key, false)))
 }
 
+/// Whether a pod's status tells of a container that ran before `time`. Both are written alike, to the second in UTC.
+fn is_older(pod: &Value, time: &str) -> bool {
+    let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+    containers
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container.pointer("/state/running/startedAt")?.as_str())
+        .any(|started| started < time)
+}
+
 /// Waits until a component is ready, telling why it is not; stops early where waiting cannot help.
 #[derive(Debug, Clone)]
 pub struct ReadyStep {
+    /// The step that creates the cluster, or starts it again.
+    pub cluster: String,
     /// The component.
     pub component: String,
     /// Its namespaces.
@@ -202,6 +214,28 @@ pub struct ReadyStep {
 }
 
 impl ReadyStep {
+    /// A pod whose status is from before this run started its node again, and says nothing about what is now: until its
+    /// kubelet has looked, everything seems to be ready.
+    async fn stale(&self, run: &Run<'_>, kube: &dyn Kube) -> Result<Option<String>, StepError> {
+        let cluster = run.output(&self.cluster);
+        let Some(restarted) = cluster["restarted"].as_str() else { return Ok(None) };
+        for namespace in &self.namespaces {
+            match kube.list("v1", "Pod", Some(namespace), "").await {
+                Ok(pods) => {
+                    if let Some(pod) = pods.iter().find(|pod| is_older(pod, restarted)) {
+                        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+                        return Ok(Some(format!(
+                            "pod {namespace}/{name}: its node has not looked at it since it started"
+                        )));
+                    }
+                }
+                Err(error) if error.is_transient() => return Ok(Some(error.to_string())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
     fn one_line(&self, snapshot: &check::Snapshot) -> Option<String> {
         self.namespaces.iter().find_map(|name| check::one_line(snapshot, &Selector::Namespace(name.clone())))
     }
@@ -212,8 +246,11 @@ impl ReadyStep {
         let mut told = String::new();
         let mut outputs = serde_json::Map::new();
         loop {
-            let mut missing = None;
+            let mut missing = self.stale(run, &*kube).await?;
             for ready in &self.ready {
+                if missing.is_some() {
+                    break;
+                }
                 match ready::look(&*kube, ready).await {
                     Ok(ready::State::Ready(value)) => {
                         if ready.kind == ReadyKind::ServiceAddress {
@@ -223,9 +260,6 @@ impl ReadyStep {
                     Ok(ready::State::Waiting(reason)) => missing = Some(reason),
                     Err(error) if error.is_transient() => missing = Some(error.to_string()),
                     Err(error) => return Err(error.into()),
-                }
-                if missing.is_some() {
-                    break;
                 }
             }
             let Some(reason) = missing else {
@@ -255,6 +289,17 @@ impl ReadyStep {
 mod tests {
     use super::*;
     use crate::ports::fake::FakeKube;
+
+    #[test]
+    fn a_container_from_before_the_restart_tells_nothing() {
+        let pod =
+            |started: &str| json!({"status": {"containerStatuses": [{"state": {"running": {"startedAt": started}}}]}});
+        assert!(is_older(&pod("2026-11-21T15:55:40Z"), "2026-11-21T15:55:41Z"));
+        assert!(!is_older(&pod("2026-11-21T15:55:41Z"), "2026-11-21T15:55:41Z"));
+        let crashed =
+            json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
+        assert!(!is_older(&crashed, "2026-11-21T15:55:41Z"));
+    }
 
     #[tokio::test]
     async fn only_an_apply_that_changed_something_counts() {

@@ -156,11 +156,15 @@ impl LoadStep {
             run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), streamed / 1_000_000));
             let archive = archive::export_without(places.store(), &images, ArchiveFormat::Oci, &linked);
             let done = run.world.engine.exec(node, &import, Some(archive)).await?;
-            if done.status == 0 {
-                break;
-            }
+            let said = if done.status == 0 {
+                if blobs::kept(&*run.world.engine, node, &linked).await == linked {
+                    break;
+                }
+                "layers that it had are gone".to_owned()
+            } else {
+                String::from_utf8_lossy(&done.stderr).trim().to_owned()
+            };
             attempts += 1;
-            let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
             if attempts == ATTEMPTS {
                 return Err(StepError::message(format!("node {name} did not take the images: {said}")));
             }

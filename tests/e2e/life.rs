@@ -230,26 +230,22 @@ fn no_op(world: &World) {
 }
 
 fn drifts(world: &World, phases: &mut Phases) {
-    let damage = |what: &str,
-                  step: &'static str,
-                  named: String,
-                  state: Option<&'static str>,
-                  break_it: &dyn Fn(),
-                  phases: &mut Phases| {
+    let damage = |what: &str, step: &'static str, named: String, break_it: &dyn Fn(), phases: &mut Phases| {
         phases.run(what, || {
             break_it();
-            let status = state.map(|state| catch_unwind(AssertUnwindSafe(|| status_is(world, state))));
+            let status = catch_unwind(AssertUnwindSafe(|| status_is(world, "degraded")));
             // The repair comes before the verdict on what was told of it, so that the next damage finds a whole world.
             let told = catch_unwind(AssertUnwindSafe(|| world.dry_run(&[])));
+            let doctor = world.run(&["doctor"]);
             let ended = world.up(&[]);
             world.serves_the_gif(&ended);
             let changes = told.unwrap_or_else(|panic| resume_unwind(panic));
             let found = changes.iter().any(|change| change.starts_with(step) && change.contains(&named));
             assert!(found, "the dry run did not name {named} of {step}: {changes:#?}");
-            if let Some(told) = status {
-                let status = told.unwrap_or_else(|panic| resume_unwind(panic));
-                assert!(status.to_string().contains(&named), "status does not name {named}: {status}");
-            }
+            let status = status.unwrap_or_else(|panic| resume_unwind(panic));
+            assert!(status.to_string().contains(&named), "status does not name {named}: {status}");
+            let findings = doctor.expect(3).last("result")["findings"].to_string();
+            assert!(findings.contains(&named), "doctor does not name {named}: {findings}");
             assert_eq!(world.dry_run(&[]), Vec::<String>::new(), "after the repair");
             status_is(world, "ready");
             eprintln!("    repaired in {:.1} s", ended.seconds);
@@ -260,7 +256,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a deleted Deployment",
         "s3www",
         "s3www".to_owned(),
-        Some("degraded"),
         &|| kubectl(&["-n", "s3www", "delete", "deployment", "s3www", "--wait", "--cascade=foreground"]),
         phases,
     );
@@ -268,7 +263,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a deleted Secret",
         "minio",
         "minio-root".to_owned(),
-        None,
         &|| kubectl(&["-n", "minio", "delete", "secret", "minio-root"]),
         phases,
     );
@@ -276,7 +270,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a deleted namespace",
         "s3www",
         "s3www".to_owned(),
-        Some("degraded"),
         &|| kubectl(&["delete", "namespace", "s3www", "--wait"]),
         phases,
     );
@@ -284,7 +277,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a changed Deployment",
         "s3www",
         "s3www".to_owned(),
-        Some("degraded"),
         &|| {
             kubectl(&["-n", "s3www", "scale", "deployment", "s3www", "--replicas=0"]);
             // Until the controller has seen it, it still serves, and a status may say so.
@@ -298,7 +290,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a removed hosts block",
         "hosts",
         ".test".to_owned(),
-        Some("degraded"),
         &|| {
             let text = std::fs::read(&hosts).unwrap();
             let end = text.windows(original.len()).position(|window| window == original).unwrap() + original.len();
@@ -311,7 +302,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "an edited hosts block",
         "hosts",
         ".test".to_owned(),
-        Some("degraded"),
         &|| {
             let text = std::fs::read(&hosts).unwrap();
             let at = text.windows(original.len()).position(|window| window == original).unwrap() + original.len();
@@ -332,7 +322,6 @@ fn drifts(world: &World, phases: &mut Phases) {
         "a lost kubeconfig context",
         "kube-context",
         context.clone(),
-        None,
         &|| {
             *recorded.borrow_mut() = std::fs::read(&config).unwrap();
             for kind in ["delete-context", "delete-cluster", "delete-user"] {
@@ -351,7 +340,7 @@ fn drifts(world: &World, phases: &mut Phases) {
     if let Some(image) = image {
         let take = || drop(world.in_node(&["ctr", "-n", "k8s.io", "images", "rm", "--sync", &image]));
         let named = image.rsplit('/').next().unwrap().to_owned();
-        damage("an image taken from the node", "load", named, None, &take, phases);
+        damage("an image taken from the node", "load", named, &take, phases);
     }
 }
 
