@@ -39,6 +39,8 @@ pub mod id {
     pub const CONTEXT: &str = "kube-context";
     /// The hosts file.
     pub const HOSTS: &str = "hosts";
+    /// Every component at once.
+    pub const READY: &str = "ready";
 }
 
 /// What a plan is made of. Everything was validated; nothing was changed.
@@ -226,6 +228,19 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ));
         }
     }
+    // What was ready once may have crashed since, as what runs before its network does; only all at once is ready.
+    let components = &inputs.profile.components;
+    let each: Vec<String> = components.iter().map(|component| format!("{}.ready", component.name)).collect();
+    nodes.push(node(
+        id::READY,
+        &each.iter().map(|step| (step.as_str(), Done)).collect::<Vec<_>>(),
+        Step::Ready(ReadyStep {
+            cluster: id::CLUSTER.to_owned(),
+            component: id::READY.to_owned(),
+            namespaces: components.iter().map(|component| component.namespace.clone()).collect(),
+            ready: components.iter().flat_map(|component| component.ready.clone()).collect(),
+        }),
+    ));
     if let Some(file) = &inputs.hosts {
         let names = inputs
             .profile
