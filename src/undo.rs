@@ -130,7 +130,7 @@ async fn delete_objects(
         let Some(found) = kube.get(key).await? else { continue };
         let is = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
         if uid.is_none() || uid.as_deref() == is {
-            kube.delete(key).await?;
+            kube.delete(key, uid.as_deref()).await?;
             existed = true;
         }
     }

@@ -153,6 +153,7 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
         provider: "kind".to_owned(),
         nodes: desired.nodes,
         context: None,
+        instance: None,
         ports: BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
         at: ctx.clock.now().to_string(),
     }

@@ -9,6 +9,7 @@ mod decisions;
 mod engine;
 mod file;
 mod host;
+mod labels;
 mod machine;
 mod node;
 
@@ -17,5 +18,6 @@ pub use engine::{EngineFacts, EngineKind, Reachability, measure_cpu, reachable};
 pub(crate) use file::size;
 pub use file::{Facts, FactsError, parse};
 pub use host::{CapSet, Disk, DockerGroup, HostFacts, Inotify, Wsl};
+pub use labels::read_labels;
 pub use machine::Machine;
 pub use node::{NodeFacts, lowest_level, read_node};

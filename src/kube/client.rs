@@ -190,14 +190,19 @@ impl Kube for KubeClient {
             .collect())
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError> {
-        let options = serde_json::json!({"propagationPolicy": "Foreground"});
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError> {
+        let mut options = serde_json::json!({"propagationPolicy": "Foreground"});
+        if let Some(uid) = uid {
+            options["preconditions"] = serde_json::json!({"uid": uid});
+        }
         let deleted = match self.path(key).await {
             Ok(path) => self.send(format!("delete {key}"), Method::DELETE, &path, Some(&options)).await,
             Err(error) => Err(error),
         };
         match deleted {
             Ok(_) | Err(KubeError::Refused { code: 404, .. } | KubeError::UnknownKind { .. }) => Ok(()),
+            // What has the name now is another object.
+            Err(KubeError::Refused { code: 409, .. }) if uid.is_some() => Ok(()),
             Err(error) => Err(error),
         }
     }

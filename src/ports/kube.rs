@@ -9,6 +9,9 @@ use crate::error::Advise;
 /// The field manager of everything devstack applies.
 pub const FIELD_MANAGER: &str = "devstack";
 
+/// The label of objects in a cluster that others use too: the instance of the environment that made them.
+pub const INSTANCE_LABEL: &str = "dev.devstack.instance";
+
 /// Names an object: what `kubectl get KIND.VERSION.GROUP -n NAMESPACE NAME` would.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ObjectKey {
@@ -156,8 +159,9 @@ pub trait Kube: Send + Sync {
         namespace: Option<&str>,
         selector: &str,
     ) -> Result<Vec<Value>, KubeError>;
-    /// Deletes with foreground propagation; a missing object is no error.
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError>;
+    /// Deletes with foreground propagation; a missing object is no error. With a UID, only the object that has it:
+    /// another of that name is left alone, and that is no error either.
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError>;
     /// The last `lines` lines of a container's log; of its previous run when `previous`.
     async fn logs(
         &self,

@@ -120,7 +120,7 @@ impl ComponentStep {
                     if object["kind"] == "Job" && reason.contains("immutable") =>
                 {
                     if let Some(key) = ObjectKey::of(object) {
-                        kube.delete(&key).await?;
+                        kube.delete(&key, None).await?;
                     }
                 }
                 Err(error) if error.is_transient() && Instant::now() < deadline => {

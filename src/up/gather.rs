@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde_json::json;
-
 use crate::access::hosts;
 use crate::access::ports::{self, Reservation};
 use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
-use crate::cluster::blobs;
 use crate::cluster::kind::Adaptation;
+use crate::cluster::{ClusterFacts, Provider, blobs};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
@@ -187,10 +185,8 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
 
 fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Failure> {
     let engine = facts.engine.as_ref();
-    let facts = json!({
-        "reachable": facts.reachable().reachable,
-        "architecture": engine.map(|engine| engine.platform.clone()),
-    });
+    let architecture = engine.map(|engine| engine.platform.clone());
+    let facts = ClusterFacts::own(Provider::Kind, facts.reachable().reachable, architecture).to_value();
     let request = profile::Request::new(&settled.source, &settled.sets, &facts);
     Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
 }
@@ -386,6 +382,7 @@ mod tests {
             provider: "kind".to_owned(),
             nodes: None,
             context: None,
+            instance: None,
             ports: BTreeMap::from([("http".to_owned(), ports.0), ("https".to_owned(), ports.1)]),
             at: "2026-01-01T00:00:00Z".to_owned(),
         };
