@@ -8,6 +8,7 @@ use crate::cluster::guard;
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
+use crate::ports::engine::OWNER_LABEL;
 use crate::step::World;
 
 /// How an environment is.
@@ -44,7 +45,7 @@ impl State {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// The state of its container.
+    /// The state of its container; `existing` for a node that devstack did not make.
     pub state: String,
     /// Whether Kubernetes calls it ready; absent where nobody could be asked.
     pub ready: Option<bool>,
@@ -87,7 +88,8 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let containers = world.nodes().await?;
     let paused = !containers.is_empty() && containers.iter().all(|node| node.state == "paused");
-    let connected = !paused && !containers.is_empty() && {
+    let shared = world.provider.is_shared();
+    let connected = !paused && (shared || !containers.is_empty()) && {
         guard::meet(&world).await?;
         world.kube().is_ok()
     };
@@ -95,11 +97,16 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let mut pods = Vec::new();
     if connected {
         let kube = world.kube()?;
+        let own = format!("{OWNER_LABEL}={environment},dev.devstack.component");
         let (found_nodes, found_pods) =
-            tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, "dev.devstack.component"),);
+            tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, &own));
         objects = found_nodes.unwrap_or_default();
         pods = found_pods.unwrap_or_default();
     }
+    let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let found = objects.iter().filter(|_| shared);
+    let found =
+        found.map(|node| NodeStatus { name: name(node), state: "existing".to_owned(), ready: Some(is_ready(node)) });
     let nodes: Vec<NodeStatus> = containers
         .iter()
         .map(|container| NodeStatus {
@@ -107,13 +114,15 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
             state: container.state.clone(),
             ready: objects.iter().find(|node| node["metadata"]["name"] == *container.name).map(is_ready),
         })
+        .chain(found)
         .collect();
     let promises = verify::recorded(ctx, &world.dir);
     let endpoints = if paused {
         Vec::new()
     } else {
         let shown = promises.iter().filter(|promise| promise.shown);
-        futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise))).await
+        let kube = world.kube().ok();
+        futures::future::join_all(shown.map(|promise| verify::fetch(ctx, kube.as_deref(), promise))).await
     };
     let components = components(&pods);
     let whole = connected

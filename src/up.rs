@@ -1,8 +1,11 @@
 //! `devstack up`: reads the world, makes a plan, carries it out, proves the result.
 
+mod choose;
 mod consent;
 mod gather;
 mod prove;
+mod provider;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::access::leftover;
 use crate::access::verify::Endpoint;
-use crate::cluster::{guard, orphans};
+use crate::cluster::{Provider, guard, orphans};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::event::{Action, Change, Event};
@@ -34,6 +37,10 @@ pub struct Desired {
     pub sets: Vec<(String, String)>,
     /// `--nodes`.
     pub nodes: Option<u8>,
+    /// `--provider`.
+    pub provider: Option<Provider>,
+    /// `--context`.
+    pub context: Option<String>,
     /// Whether no registry may be asked.
     pub offline: bool,
     /// Whether nothing may be changed.
@@ -150,11 +157,14 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
         environment: gathered.world.environment.clone(),
         profile: gathered.source.clone(),
         sets: gathered.sets.clone(),
-        provider: "kind".to_owned(),
+        provider: gathered.world.provider.to_string(),
         nodes: desired.nodes,
-        context: None,
-        instance: None,
-        ports: BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
+        context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
+        instance: gathered.shared.as_ref().map(|shared| shared.instance.clone()),
+        ports: match gathered.shared {
+            Some(_) => BTreeMap::new(),
+            None => BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
+        },
         at: ctx.clock.now().to_string(),
     }
 }

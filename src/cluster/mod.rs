@@ -7,6 +7,7 @@ pub mod guard;
 pub mod kind;
 pub mod orphans;
 mod provider;
+pub mod registry;
 
 pub use facts::ClusterFacts;
 pub use provider::{NotAProvider, Provider};

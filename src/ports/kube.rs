@@ -125,7 +125,8 @@ impl Advise for KubeError {
         match self {
             Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
             Self::OtherCluster { .. } => Some(
-                "nothing was changed; remove the other cluster (`kind delete cluster`), or use another --env"
+                "nothing was changed; use another --env for that one, or point back at the environment's own (a cluster \
+                 of kind's that took its name: `kind delete cluster`)"
                     .to_owned(),
             ),
             _ => None,

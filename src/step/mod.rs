@@ -1,5 +1,6 @@
 //! Steps: one change each. A closed set; what takes a change back is [`crate::journal::Undo`], which knows no steps.
 
+mod claim;
 mod cluster;
 mod component;
 mod content;
@@ -7,9 +8,15 @@ mod context;
 mod error;
 mod hosts;
 mod images;
+mod join;
 mod network;
+mod objects;
+mod publish;
+mod reach;
+mod registry;
 mod world;
 
+pub use claim::Claim;
 pub(crate) use cluster::admin_kubeconfig;
 pub use cluster::{ApiStep, ClusterStep, NodesStep};
 pub use component::{ComponentStep, ReadyStep};
@@ -18,7 +25,11 @@ pub use context::KubeContextStep;
 pub use error::StepError;
 pub use hosts::HostsStep;
 pub use images::{LoadStep, NodeImageStep, ObtainStep};
+pub use join::JoinStep;
 pub use network::NetworkStep;
+pub use publish::PublishStep;
+pub use reach::ReachStep;
+pub use registry::RegistryStep;
 pub use world::{World, reserved_name};
 
 use serde_json::Value;
@@ -75,14 +86,22 @@ pub enum Step {
     Nodes(NodesStep),
     /// Watches for the API server of a cluster that is being made.
     Api(ApiStep),
+    /// Binds the environment to a cluster that is there.
+    Join(Box<JoinStep>),
     /// Workload images, into devstack's store.
     Obtain(ObtainStep),
     /// Workload images, from the store into every node.
     Load(LoadStep),
+    /// The environment's own registry, in a cluster that is there.
+    Registry(RegistryStep),
+    /// Workload images, from the store into a registry.
+    Publish(PublishStep),
     /// A component's objects.
     Component(Box<ComponentStep>),
     /// Waits until a component is ready.
     Ready(ReadyStep),
+    /// Finds the way from this host to the ingress.
+    Reach(ReachStep),
     /// Content, from the host into a bucket.
     Content(ContentStep),
     /// The context in the user's kubeconfig.
@@ -103,7 +122,11 @@ impl Step {
             Self::Cluster(step) => step.apply(run, id).await,
             Self::Nodes(step) => step.apply(run, id).await,
             Self::Api(step) => step.apply(run, id).await,
+            Self::Join(step) => step.apply(run).await,
             Self::Obtain(step) => step.apply(run, id).await,
+            Self::Registry(step) => step.apply(run, id).await,
+            Self::Publish(step) => step.apply(run, id).await,
+            Self::Reach(step) => step.apply(run, id).await,
             Self::Load(step) => step.apply(run, id).await,
             Self::Component(step) => step.apply(run, id).await,
             Self::Ready(step) => step.apply(run, id).await,
@@ -122,12 +145,15 @@ impl Step {
             Self::Network(step) => Some(step.observe(world).await?),
             Self::NodeImage(step) => Some(step.observe(world).await?),
             Self::Cluster(step) => Some(step.observe(world).await?),
+            Self::Join(step) => Some(step.observe(world)),
             Self::Load(step) => Some(step.observe(world).await?),
+            Self::Registry(step) => Some(step.observe(world).await?),
+            Self::Publish(step) => Some(step.observe(world).await?),
             Self::Component(step) => Some(step.observe(world).await?),
             Self::Content(step) => Some(step.observe(world)),
             Self::KubeContext(step) => Some(step.observe(world)?),
             Self::Hosts(step) => Some(step.observe(world).await?),
-            Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) => None,
+            Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) | Self::Reach(_) => None,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that is read before anything is changed: profile, facts, images, ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::access::hosts;
@@ -12,21 +12,17 @@ use crate::cluster::{ClusterFacts, Provider, blobs};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
-use crate::image::{self, Choice, Images, KubeRange, KubeVersion, Limits, Target};
+use crate::image::{Choice, Images, KubeRange, KubeVersion, Limits, Target};
 use crate::journal::Journal;
-use crate::oci::Platform;
-use crate::plan::{self, Inputs, Plan};
-use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
+use crate::plan::{self, Delivery, Ground, Inputs, KindGround, Plan, Shared, Via};
+use crate::ports::engine::Container;
 use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
-use crate::up::Desired;
+use crate::up::{Desired, choose, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
-
-/// The file of what was chosen, in the environment's directory.
-const CHOICES: &str = "choices.json";
 
 /// What `up` works with.
 pub struct Gathered {
@@ -40,13 +36,15 @@ pub struct Gathered {
     pub sets: Vec<(String, String)>,
     /// What was read.
     pub facts: Facts,
-    /// The node image.
-    pub node: Choice,
+    /// The node image of a kind cluster.
+    pub node: Option<Choice>,
+    /// The cluster that devstack did not make, where it is on one.
+    pub shared: Option<Shared>,
     /// Workload images.
     pub choices: Vec<Choice>,
     /// Number of nodes.
     pub nodes: u8,
-    /// Loopback ports of the ingress.
+    /// Loopback ports of the ingress of a kind cluster.
     pub ports: (u16, u16),
     /// What keeps another `up` from choosing the same ports as long as this one runs; `None` where the cluster has them.
     pub reservation: Option<Reservation>,
@@ -57,12 +55,12 @@ pub struct Gathered {
 }
 
 /// What the command line and the journal leave of the desired state.
-struct Settled {
+pub(super) struct Settled {
     environment: Option<String>,
     source: ProfileSource,
-    recorded_source: String,
-    sets: Vec<(String, String)>,
-    nodes: Option<u8>,
+    pub(super) recorded_source: String,
+    pub(super) sets: Vec<(String, String)>,
+    pub(super) nodes: Option<u8>,
 }
 
 fn settle(ctx: &Context, desired: &Desired) -> Result<Settled, Failure> {
@@ -142,20 +140,42 @@ fn default_profile(ctx: &Context) -> String {
 pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failure> {
     let settled = settle(ctx, desired)?;
     // A wrong profile is told before a missing engine.
-    let name = load(ctx, &settled, &Facts::default())?.name;
+    let name = load(ctx, &settled, &ClusterFacts::own(Provider::Kind, false, None))?.name;
     let environment = settled.environment.clone().unwrap_or(name);
-    let world = World::real(ctx, &environment);
+    let opened = Journal::open(&ctx.dirs.environment(&environment), ctx.fs.clone())?.opened();
+    let provider = provider::settle(&environment, desired, opened.as_ref())?;
+    let world = World::real(ctx, &environment).on(provider);
+    match provider {
+        Provider::Existing => shared::gather(ctx, desired, settled, world, opened.as_ref()).await,
+        Provider::Kind | Provider::Minikube => kind(ctx, desired, settled, world).await,
+    }
+}
+
+/// What there is before a kind cluster is made.
+async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) -> Result<Gathered, Failure> {
+    let environment = world.environment.clone();
     let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
     let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());
     let info = info?;
-    let engine_facts = EngineFacts::of(info, &host);
-    let facts = Facts { source: None, host, engine: Some(engine_facts), nodes: Vec::new() };
-    let profile = load(ctx, &settled, &facts)?;
+    let engine = EngineFacts::of(info, &host);
+    let target = Target {
+        platform: choose::platform(&engine.platform)?,
+        cpu: engine.level(),
+        kubernetes: KubeRange::default(),
+        cgroup: Some(engine.cgroup()).filter(|version| *version != 0),
+    };
+    let facts = Facts { source: None, host, engine: Some(engine), nodes: Vec::new() };
+    let cluster = ClusterFacts::own(Provider::Kind, facts.reachable().reachable, Some(target.platform.to_string()));
+    let profile = load(ctx, &settled, &cluster)?;
     let images = Images::open(ctx, Some(world.engine.clone()), world.runner.clone(), Limits::default())?;
     let world = world.with_images(images);
     let sites = sites(&profile)?;
     let nodes = profile.cluster.nodes;
-    let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
+    let target = Target { kubernetes: choose::kubernetes(&profile)?, ..target };
+    let on_nodes = choose::images_on_nodes(&world).await?;
+    let mut choices = choose::choose(&world, &profile, &[NODE_ROLE], target, &on_nodes, desired.offline).await?;
+    let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
+    let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
     let there = world.nodes().await?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
@@ -173,7 +193,8 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
         source: settled.recorded_source,
         sets: settled.sets,
         facts,
-        node,
+        node: Some(node),
+        shared: None,
         choices,
         nodes,
         ports,
@@ -183,15 +204,14 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     })
 }
 
-fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Failure> {
-    let engine = facts.engine.as_ref();
-    let architecture = engine.map(|engine| engine.platform.clone());
-    let facts = ClusterFacts::own(Provider::Kind, facts.reachable().reachable, architecture).to_value();
+/// Loads the profile for a cluster.
+pub(super) fn load(ctx: &Context, settled: &Settled, cluster: &ClusterFacts) -> Result<Resolved, Failure> {
+    let facts = cluster.to_value();
     let request = profile::Request::new(&settled.source, &settled.sets, &facts);
     Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
 }
 
-fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
+pub(super) fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
     let contents = profile.components.iter().flat_map(|component| &component.content);
     contents.map(|content| Ok((content.bucket.clone(), plan::site_of(&content.source)?))).collect()
 }
@@ -224,86 +244,25 @@ fn needs(environment: &str, profile: &Resolved, node: &Choice, choices: &[Choice
     }
 }
 
-async fn choose(
-    world: &World,
-    profile: &Resolved,
-    facts: &Facts,
-    offline: bool,
-) -> Result<(Choice, Vec<Choice>), Failure> {
-    let engine = facts.engine.as_ref();
-    let mut roles = vec![NODE_ROLE.to_owned()];
-    let mut named = BTreeMap::new();
-    for component in &profile.components {
-        for (variable, role) in &component.images {
-            if !roles.contains(role) {
-                roles.push(role.clone());
-            }
-            if let Some(reference) = component.image_overrides.get(variable) {
-                named.insert(
-                    role.clone(),
-                    reference.parse().map_err(|error: image::NotAReference| Failure::usage(error.to_string()))?,
-                );
-            }
-        }
-    }
-    let platform = engine.map_or("linux/amd64", |engine| engine.platform.as_str());
-    let platform: Platform =
-        platform.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {platform}")))?;
-    let kubernetes = match profile.cluster.kubernetes.as_str() {
-        "auto" => KubeRange::default(),
-        wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
-    };
-    let request = image::Request {
-        roles,
-        target: Target {
-            platform,
-            cpu: engine.and_then(EngineFacts::level),
-            kubernetes,
-            cgroup: engine.map(EngineFacts::cgroup).filter(|version| *version != 0),
-        },
-        named,
-        recorded: recorded_choices(world),
-    };
-    let nodes = images_on_nodes(world).await?;
-    let mut choices = world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
-    let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
-    let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
-    Ok((node, choices))
-}
-
-/// What an earlier `up` chose; nothing where it cannot be read, and then the choice is made again.
-fn recorded_choices(world: &World) -> Vec<Choice> {
-    let text = world.ctx.fs.read(&world.dir.join(CHOICES)).ok().flatten();
-    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-}
-
-/// What every running node has, and the image that the nodes themselves were made from.
-async fn images_on_nodes(world: &World) -> Result<BTreeSet<String>, Failure> {
-    let nodes = world.engine.containers(Some(&format!("{KIND_CLUSTER_LABEL}={}", world.reserved_name()))).await?;
-    let lists = nodes.iter().filter(|node| node.state == "running").map(|node| async {
-        let list = world.engine.exec(&node.id, &["ctr", "-n", "k8s.io", "images", "ls", "-q"], None).await;
-        list.map(|list| list.text().lines().map(str::to_owned).collect::<BTreeSet<_>>()).unwrap_or_default()
-    });
-    let lists = futures::future::join_all(lists).await;
-    if lists.len() != nodes.len() {
-        return Ok(BTreeSet::new());
-    }
-    let everywhere = lists.into_iter().reduce(|one, other| one.intersection(&other).cloned().collect());
-    let mut images = everywhere.unwrap_or_default();
-    images.extend(nodes.first().map(|node| node.image.clone()));
-    Ok(images)
-}
-
 impl Gathered {
     /// Records what was chosen, so that the next `up` asks nobody.
     ///
     /// # Errors
     /// What the file system said.
     pub fn record_choices(&self) -> Result<(), Failure> {
-        let path = self.world.dir.join(CHOICES);
-        let all: Vec<&Choice> = std::iter::once(&self.node).chain(&self.choices).collect();
+        let path = self.world.dir.join(choose::CHOICES);
+        let all: Vec<&Choice> = self.all_choices().collect();
         let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
         Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
+    }
+
+    /// Every image that was chosen.
+    pub fn all_choices(&self) -> impl Iterator<Item = &Choice> {
+        let registry = match self.shared.as_ref().and_then(|shared| shared.delivery.as_ref()) {
+            Some(Delivery { via: Via::Own(choice), .. }) => Some(&**choice),
+            _ => None,
+        };
+        self.node.iter().chain(&self.choices).chain(registry)
     }
 
     /// The credentials of the profile, generated where they are not there yet.
@@ -333,15 +292,22 @@ impl Gathered {
     /// A defect of the plan.
     pub fn plan(&self, journal: &Journal, credentials: BTreeMap<String, Credential>) -> Result<Plan, Failure> {
         let engine = self.facts.engine.as_ref();
+        let ground = match (&self.shared, &self.node) {
+            (Some(shared), _) => Ground::Shared(Box::new(shared.clone())),
+            (None, Some(node)) => Ground::Kind(Box::new(KindGround {
+                node: node.clone(),
+                nodes: self.nodes,
+                adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
+                blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
+            })),
+            (None, None) => return Err(Failure::new(ExitCode::Failed, "there is no node image to make a cluster of")),
+        };
         let inputs = Inputs {
             environment: &self.world.environment,
             profile: &self.profile,
-            node: self.node.clone(),
+            ground,
             choices: self.choices.clone(),
-            nodes: self.nodes,
             ports: self.ports,
-            blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
-            adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
             credentials,
             sites: self.sites.clone(),
             before: journal.outputs(),
@@ -354,15 +320,28 @@ impl Gathered {
     /// One line that says what is coming.
     pub fn summary(&self) -> String {
         let engine = self.facts.engine.as_ref();
-        let level = engine.and_then(EngineFacts::level).map(|level| format!(", CPU level {level}")).unwrap_or_default();
-        let platform = engine.map(|engine| engine.platform.clone()).unwrap_or_default();
+        let (level, platform, place, version) = match &self.shared {
+            Some(Shared { existing, .. }) => (
+                existing.level(),
+                existing.platform(),
+                format!("existing, {} ({})", existing.context, existing.identity.server),
+                existing.version.clone(),
+            ),
+            None => (
+                engine.and_then(EngineFacts::level),
+                engine.map(|engine| engine.platform.clone()).unwrap_or_default(),
+                self.world.provider.to_string(),
+                self.node.as_ref().map(|node| node.version.clone()).unwrap_or_default(),
+            ),
+        };
+        let level = level.map(|level| format!(", CPU level {level}")).unwrap_or_default();
         let nodes = if self.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.nodes) };
         let name = if self.world.environment == self.profile.name {
             self.profile.name.clone()
         } else {
             format!("{} as {}", self.profile.name, self.world.environment)
         };
-        format!("{name} · kind · {nodes} · Kubernetes {} · {platform}{level}", self.node.version)
+        format!("{name} · {place} · {nodes} · Kubernetes {version} · {platform}{level}")
     }
 }
 

@@ -220,7 +220,8 @@ impl Fakes {
                 engine: Some(EngineFacts { platform: "linux/amd64".to_owned(), ..EngineFacts::default() }),
                 ..Facts::default()
             },
-            node: ground.node.clone(),
+            node: Some(ground.node.clone()),
+            shared: None,
             choices: ground.choices.clone(),
             nodes: 1,
             ports: ground.ports,
