@@ -1,6 +1,7 @@
 //! Profile, facts and journal make a plan: the graph of steps that brings an environment up, and the URLs that it
 //! promises at its end.
 
+mod minikube;
 mod shared;
 
 pub use shared::{Delivery, Shared, Via};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::access::site::Site;
 use crate::cluster::kind::{Adaptation, KindSpec};
+use crate::cluster::minikube::MinikubeSpec;
 use crate::graph::{Graph, GraphError, Need, Node, When};
 use crate::image::Choice;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
@@ -56,6 +58,8 @@ pub mod id {
 pub enum Ground {
     /// A kind cluster of the environment's own.
     Kind(Box<KindGround>),
+    /// A cluster that minikube makes for the environment.
+    Minikube(MinikubeSpec),
     /// A cluster that devstack did not make.
     Shared(Box<Shared>),
 }
@@ -138,7 +142,7 @@ pub fn scope(inputs: &Inputs<'_>) -> Scope {
         let url = match &inputs.ground {
             Ground::Kind(_) => url(&format!("{host}.localhost"), inputs.ports.0, &route.path),
             // Its port is known once the way to the ingress is.
-            Ground::Shared(_) => url(&format!("{host}.test"), 80, &route.path),
+            Ground::Minikube(_) | Ground::Shared(_) => url(&format!("{host}.test"), 80, &route.path),
         };
         scope.set(&format!("routes.{}", route.name), json!({"url": url, "host": host, "hosts": hosts}));
     }
@@ -222,6 +226,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
     let scope = scope(inputs);
     let Base { steps: mut nodes, before, images, claim } = match &inputs.ground {
         Ground::Kind(ground) => kind(inputs, ground),
+        Ground::Minikube(spec) => minikube::base(inputs, spec),
         Ground::Shared(ground) => shared::base(inputs, ground),
     };
     let placed = inputs.before.get(images).cloned().unwrap_or_default();
@@ -282,7 +287,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ));
         }
     }
-    if matches!(inputs.ground, Ground::Shared(_)) {
+    // Only kind publishes the ingress on this host.
+    if !matches!(inputs.ground, Ground::Kind(_)) {
         nodes.push(shared::reach(inputs));
         ingress_address = Some((shared::INGRESS.to_owned(), id::REACH.to_owned()));
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::verify::{self, Endpoint};
-use crate::cluster::guard;
+use crate::cluster::{Provider, guard};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
@@ -45,7 +45,7 @@ impl State {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// The state of its container; `existing` for a node that devstack did not make.
+    /// The state of its container; the provider of a node that is none of the engine's.
     pub state: String,
     /// Whether Kubernetes calls it ready; absent where nobody could be asked.
     pub ready: Option<bool>,
@@ -88,8 +88,8 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let containers = world.nodes().await?;
     let paused = !containers.is_empty() && containers.iter().all(|node| node.state == "paused");
-    let shared = world.provider.is_shared();
-    let connected = !paused && (shared || !containers.is_empty()) && {
+    let told_by_server = world.provider != Provider::Kind;
+    let connected = !paused && (told_by_server || !containers.is_empty()) && {
         guard::meet(&world).await?;
         world.kube().is_ok()
     };
@@ -104,9 +104,12 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
         pods = found_pods.unwrap_or_default();
     }
     let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let found = objects.iter().filter(|_| shared);
-    let found =
-        found.map(|node| NodeStatus { name: name(node), state: "existing".to_owned(), ready: Some(is_ready(node)) });
+    let found = objects.iter().filter(|_| told_by_server);
+    let found = found.map(|node| NodeStatus {
+        name: name(node),
+        state: world.provider.to_string(),
+        ready: Some(is_ready(node)),
+    });
     let nodes: Vec<NodeStatus> = containers
         .iter()
         .map(|container| NodeStatus {

@@ -8,10 +8,10 @@ use futures::future::try_join_all;
 
 use crate::access::{hosts, kubeconfig, leftover};
 use crate::cluster::Provider;
+use crate::cluster::minikube::{self, MinikubeSpec};
 use crate::journal::{Journal, Record, Undo};
 use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
-use crate::ports::runner::Cmd;
-use crate::step::{StepError, World};
+use crate::step::{StepError, World, minikube_error, minikube_kubeconfig, minikube_profile};
 
 /// What `down` did.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct Undone {
 pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> Undone {
     leftover::sweep(&world.ctx, &world.dir);
     let mut report = Undone::default();
-    objects::begin(world, journal).await;
+    let mut begun = objects::begin(world, journal).await;
     let mut pending = journal.pending();
     for undo in reserved(world) {
         if !pending.iter().any(|(_, known)| *known == undo) {
@@ -38,7 +38,7 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
         if keep_cluster && matches!(undo, Undo::KindCluster { .. } | Undo::EngineNetwork { .. }) {
             continue;
         }
-        match one(world, journal, &undo).await {
+        match one(world, journal, &undo, &mut begun).await {
             Ok(existed) => {
                 if existed {
                     report.done.push(undo.to_string());
@@ -62,12 +62,11 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
 fn reserved(world: &World) -> Vec<Undo> {
     let name = world.reserved_name();
     let mut all = vec![Undo::HostsBlock { file: world.ctx.hosts_file(), environment: world.environment.clone() }];
-    if world.provider == Provider::Kind {
-        all.extend([
-            Undo::KubeContext { file: world.ctx.user_kubeconfig(), name: name.clone() },
-            Undo::KindCluster { name: name.clone() },
-            Undo::EngineNetwork { name },
-        ]);
+    let context = Undo::KubeContext { file: world.ctx.user_kubeconfig(), name: name.clone() };
+    match world.provider {
+        Provider::Kind => all.extend([context, Undo::KindCluster { name: name.clone() }, Undo::EngineNetwork { name }]),
+        Provider::Minikube => all.extend([context, Undo::MinikubeCluster { name }]),
+        Provider::Existing => {}
     }
     all
 }
@@ -76,7 +75,7 @@ fn reserved(world: &World) -> Vec<Undo> {
 ///
 /// # Errors
 /// What the engine, the file system or a child process said. Trying again is safe.
-async fn one(world: &World, journal: &Journal, undo: &Undo) -> Result<bool, StepError> {
+async fn one(world: &World, journal: &Journal, undo: &Undo, begun: &mut objects::Begun) -> Result<bool, StepError> {
     match undo {
         Undo::EngineNetwork { name } => remove_network(world, name).await,
         Undo::KindCluster { name } => {
@@ -85,11 +84,7 @@ async fn one(world: &World, journal: &Journal, undo: &Undo) -> Result<bool, Step
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
             Ok(!nodes.is_empty())
         }
-        Undo::MinikubeCluster { name } => {
-            let cmd = Cmd::new("minikube").args(["delete", "--profile", name]).timeout(Duration::from_secs(300));
-            world.runner.run(&cmd).await?;
-            Ok(true)
-        }
+        Undo::MinikubeCluster { name } => remove_minikube(world, name).await,
         Undo::KubeContext { file, name } => {
             kubeconfig::remove(&*world.ctx.fs, file, name).map_err(|error| StepError::of(&error))
         }
@@ -101,8 +96,23 @@ async fn one(world: &World, journal: &Journal, undo: &Undo) -> Result<bool, Step
             world.ctx.fs.remove(path).map_err(StepError::writing(path))?;
             Ok(existed)
         }
-        Undo::KubeObjects { objects, .. } => objects::remove(world, journal, objects).await,
+        Undo::KubeObjects { objects, .. } => objects::remove(world, journal, objects, begun).await,
     }
+}
+
+async fn remove_minikube(world: &World, name: &str) -> Result<bool, StepError> {
+    let program = minikube::on_path(world.ctx.vars.get("PATH")).unwrap_or_else(|| "minikube".into());
+    let kubernetes = "auto".to_owned();
+    let spec = MinikubeSpec { program, name: name.to_owned(), nodes: 1, driver: None, kubernetes };
+    let existed = minikube_profile(&*world.runner, &spec).await?.is_some();
+    if existed {
+        let file = minikube_kubeconfig(world);
+        world.runner.run(&spec.delete(&file)).await.map_err(minikube_error)?;
+        if minikube_profile(&*world.runner, &spec).await?.is_some() {
+            return Err(StepError::message(format!("minikube ended well, but its profile {name} is still there")));
+        }
+    }
+    Ok(existed)
 }
 
 /// Nodes leave a network a moment after they are removed.

@@ -3,6 +3,7 @@
 mod choose;
 mod consent;
 mod gather;
+mod minikube;
 mod prove;
 mod provider;
 mod shared;
@@ -41,6 +42,8 @@ pub struct Desired {
     pub provider: Option<Provider>,
     /// `--context`.
     pub context: Option<String>,
+    /// `--driver`, of minikube.
+    pub driver: Option<String>,
     /// Whether no registry may be asked.
     pub offline: bool,
     /// Whether nothing may be changed.
@@ -161,9 +164,11 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
         nodes: desired.nodes,
         context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
         instance: gathered.shared.as_ref().map(|shared| shared.instance.clone()),
-        ports: match gathered.shared {
-            Some(_) => BTreeMap::new(),
-            None => BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
+        ports: match gathered.world.provider {
+            Provider::Existing | Provider::Minikube => BTreeMap::new(),
+            Provider::Kind => {
+                BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)])
+            }
         },
         at: ctx.clock.now().to_string(),
     }

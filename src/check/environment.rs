@@ -49,7 +49,7 @@ pub struct EnvironmentView<'a> {
     pub endpoints: Asked<Vec<EndpointSeen>>,
     /// The time.
     pub now: jiff::Timestamp,
-    /// Whether its cluster is one that devstack did not make: then no engine is asked, and only what is the
+    /// Whether its cluster is one whose nodes devstack did not make: then no engine is asked, and only what is the
     /// environment's own is looked at.
     pub shared: bool,
 }

@@ -9,7 +9,7 @@ use super::Session;
 use super::session::Runtime;
 use crate::access::verify;
 use crate::check::{self, Asked, EndpointSeen, EnvironmentView, Needs, Outcome, Signatures};
-use crate::cluster::guard;
+use crate::cluster::{Provider, guard};
 use crate::doctor::{self, Item, Report, Section};
 use crate::error::{ExitCode, Failure, chain};
 use crate::ports::docker::DockerEngine;
@@ -76,9 +76,10 @@ async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
     }
     let only = args.only.as_deref();
     let worlds: Vec<World> = names.iter().map(|name| World::real(ctx, name)).collect();
-    let shared = |world: &World| world.provider.is_shared();
+    let shared = |world: &World| world.provider != Provider::Kind;
     if !worlds.is_empty() && worlds.iter().all(shared) && !matches!(inputs.engine, Some(Ok(_))) {
         inputs.engine = None;
+        (inputs.networks, inputs.clusters) = (Asked::No, Asked::No);
     }
     let mut report = Report { sections: vec![Report::machine(&inputs, only)] };
     let wanted = |id: &str| only.is_none_or(|only| only == id);
@@ -145,7 +146,7 @@ async fn environment(session: &Session, world: &World) -> Section {
         kube: kube.as_deref().map_err(Clone::clone),
         endpoints: Asked::Known(endpoints),
         now: ctx.clock.now(),
-        shared: world.provider.is_shared(),
+        shared: world.provider != Provider::Kind,
     };
     let items = view
         .check()

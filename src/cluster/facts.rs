@@ -55,15 +55,16 @@ impl ClusterFacts {
     /// As profiles read it.
     pub fn to_value(&self) -> Value {
         let shared = self.provider.is_shared();
-        // The way in ends on the control plane of a cluster of devstack's own; elsewhere no host port is taken.
+        // The way in ends on the control plane of a cluster of kind's; elsewhere no host port is taken.
+        let published = self.provider == Provider::Kind;
         let ingress = json!({
             "install": self.ingress_class.is_none(),
             "class": self.ingress_class.as_deref().unwrap_or(OWN_INGRESS),
             "default": if shared { "false" } else { "true" },
-            "httpPort": if shared { 0 } else { 80 },
-            "httpsPort": if shared { 0 } else { 443 },
-            "nodes": if shared { json!({}) } else { json!({"node-role.kubernetes.io/control-plane": ""}) },
-            "service": if shared { "NodePort" } else { "ClusterIP" },
+            "httpPort": if published { 80 } else { 0 },
+            "httpsPort": if published { 443 } else { 0 },
+            "nodes": if published { json!({"node-role.kubernetes.io/control-plane": ""}) } else { json!({}) },
+            "service": if published { "ClusterIP" } else { "NodePort" },
         });
         let provides = if self.ingress_class.is_some() { vec!["ingress"] } else { Vec::new() };
         json!({

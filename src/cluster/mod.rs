@@ -5,6 +5,7 @@ pub mod existing;
 mod facts;
 pub mod guard;
 pub mod kind;
+pub mod minikube;
 pub mod orphans;
 mod provider;
 pub mod registry;

@@ -30,6 +30,13 @@ pub enum PublishError {
     },
 }
 
+impl PublishError {
+    /// Whether sending it again can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Registry { source, .. } if source.is_transient() || matches!(source, RegistryError::Protocol { .. }))
+    }
+}
+
 impl Advise for PublishError {
     fn hint(&self) -> Option<String> {
         match self {

@@ -9,6 +9,7 @@ mod error;
 mod hosts;
 mod images;
 mod join;
+mod minikube;
 mod network;
 mod objects;
 mod publish;
@@ -26,6 +27,8 @@ pub use error::StepError;
 pub use hosts::HostsStep;
 pub use images::{LoadStep, NodeImageStep, ObtainStep};
 pub use join::JoinStep;
+pub use minikube::{MinikubeLoadStep, MinikubeStep};
+pub(crate) use minikube::{explained as minikube_error, look as minikube_profile, own_file as minikube_kubeconfig};
 pub use network::NetworkStep;
 pub use publish::PublishStep;
 pub use reach::ReachStep;
@@ -86,6 +89,10 @@ pub enum Step {
     Nodes(NodesStep),
     /// Watches for the API server of a cluster that is being made.
     Api(ApiStep),
+    /// The nodes, and the way to their API server: minikube makes them.
+    Minikube(MinikubeStep),
+    /// Workload images, from the store into minikube's nodes.
+    MinikubeLoad(MinikubeLoadStep),
     /// Binds the environment to a cluster that is there.
     Join(Box<JoinStep>),
     /// Workload images, into devstack's store.
@@ -122,6 +129,8 @@ impl Step {
             Self::Cluster(step) => step.apply(run, id).await,
             Self::Nodes(step) => step.apply(run, id).await,
             Self::Api(step) => step.apply(run, id).await,
+            Self::Minikube(step) => step.apply(run, id).await,
+            Self::MinikubeLoad(step) => step.apply(run, id).await,
             Self::Join(step) => step.apply(run).await,
             Self::Obtain(step) => step.apply(run, id).await,
             Self::Registry(step) => step.apply(run, id).await,
@@ -145,6 +154,8 @@ impl Step {
             Self::Network(step) => Some(step.observe(world).await?),
             Self::NodeImage(step) => Some(step.observe(world).await?),
             Self::Cluster(step) => Some(step.observe(world).await?),
+            Self::Minikube(step) => Some(step.observe(world).await?),
+            Self::MinikubeLoad(step) => Some(step.observe(world).await?),
             Self::Join(step) => Some(step.observe(world)),
             Self::Load(step) => Some(step.observe(world).await?),
             Self::Registry(step) => Some(step.observe(world).await?),

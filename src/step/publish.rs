@@ -1,6 +1,7 @@
 //! Images for nodes that devstack cannot send them to: into a registry that they pull from.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use serde_json::{Value, json};
@@ -15,6 +16,10 @@ use crate::step::{Applied, Observed, StepError, World};
 
 /// Pushes at a time: all of them share one connection to the API server's host.
 const PARALLEL: usize = 3;
+
+/// How often an image is sent whose push breaks off, and after which time.
+const ATTEMPTS: u32 = 4;
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Pushes images to a registry.
 #[derive(Debug, Clone)]
@@ -102,7 +107,16 @@ async fn push(run: &Run<'_>, id: &str, choice: &Choice, publish: &Publish) -> Re
     let new = !places.is_published(choice, &to).await;
     if new {
         run.waiting(id, format!("pushing {} ({} MB)", choice.reference, stored.size / 1_000_000));
-        places.publish(&stored, &to).await.map_err(|error| StepError::of(&error))?;
+        let mut attempts = 1;
+        while let Err(error) = places.publish(&stored, &to).await {
+            // What has arrived stays there; a connection through the API server can break off at any time.
+            if attempts == ATTEMPTS || !error.is_transient() {
+                return Err(StepError::of(&error));
+            }
+            attempts += 1;
+            run.waiting(id, format!("{} broke off, {} is sent again", to.registry(), choice.role));
+            run.ctx.clock.sleep(AGAIN).await;
+        }
         // Never believe: what was pushed is asked for again.
         if !places.is_published(choice, &to).await {
             return Err(StepError::message(format!("{} took {to}, but does not have it", to.registry())));

@@ -49,6 +49,7 @@ impl ReachStep {
                 Err(error) if error.is_transient() => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
+            let places = self.known_first(places);
             if let Some((address, what)) = first_open(&places).await {
                 let outputs = json!({"ingress": address.ip().to_string(), "port": address.port(), "by": what});
                 break (outputs, format!("{address}, {what}"));
@@ -70,6 +71,12 @@ impl ReachStep {
         };
         let changed = outputs != self.before;
         Ok(Applied { detail, outputs, changed })
+    }
+
+    /// The place that an earlier `up` found comes first, so that names do not move without a reason.
+    fn known_first(&self, mut places: Vec<Place>) -> Vec<Place> {
+        places.sort_by_key(|(address, _)| self.before["ingress"] != address.ip().to_string());
+        places
     }
 
     async fn places(&self, kube: &dyn Kube, environment: &str) -> Result<Vec<Place>, KubeError> {

@@ -22,9 +22,18 @@ const POLL: Duration = Duration::from_millis(500);
 /// A recorded object, and its UID where that was known.
 type Recorded = (ObjectKey, Option<String>);
 
+/// The objects that are being taken back.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    /// Those that were there when it began, and were not told of yet.
+    left: BTreeSet<ObjectKey>,
+    /// Those that nobody needs to be told of again.
+    told: BTreeSet<ObjectKey>,
+}
+
 /// Asks for the deletion of everything of the journal at once, so that nothing waits for anything else; what fails is
 /// asked for again, and told, when its turn comes.
-pub(super) async fn begin(world: &World, journal: &Journal) {
+pub(super) async fn begin(world: &World, journal: &Journal) -> Begun {
     let pending = journal.pending();
     let objects = pending.iter().filter_map(|(_, undo)| match undo {
         Undo::KubeObjects { objects, .. } => Some(objects),
@@ -32,11 +41,16 @@ pub(super) async fn begin(world: &World, journal: &Journal) {
     });
     let objects: Vec<&Recorded> = objects.flatten().collect();
     if objects.is_empty() {
-        return;
+        return Begun::default();
     }
-    let Ok(kube) = connect(world).await else { return };
+    let Ok(kube) = connect(world).await else { return Begun::default() };
     let instance = instance(journal);
-    join_all(objects.into_iter().map(|object| delete(&*kube, object, instance.as_deref()))).await;
+    let asked = objects.into_iter().map(|object| {
+        let deleted = delete(&*kube, object, instance.as_deref());
+        async { deleted.await.is_ok_and(|there| there).then(|| object.0.clone()) }
+    });
+    let left: BTreeSet<ObjectKey> = join_all(asked).await.into_iter().flatten().collect();
+    Begun { told: left.clone(), left }
 }
 
 /// Deletes recorded objects and waits until they are gone, with the volumes that came with their namespaces; `false`
@@ -44,7 +58,12 @@ pub(super) async fn begin(world: &World, journal: &Journal) {
 ///
 /// # Errors
 /// A server that does not answer, or an object that does not go.
-pub(super) async fn remove(world: &World, journal: &Journal, objects: &[Recorded]) -> Result<bool, StepError> {
+pub(super) async fn remove(
+    world: &World,
+    journal: &Journal,
+    objects: &[Recorded],
+    begun: &mut Begun,
+) -> Result<bool, StepError> {
     let kube = connect(world).await?;
     let instance = instance(journal);
     let namespaces: BTreeSet<&str> =
@@ -52,7 +71,9 @@ pub(super) async fn remove(world: &World, journal: &Journal, objects: &[Recorded
     let volumes = volumes(&*kube, &namespaces).await?;
     let mut existed = false;
     for object in objects.iter().rev() {
-        existed |= delete(&*kube, object, instance.as_deref()).await?;
+        let there = delete(&*kube, object, instance.as_deref()).await?;
+        // One that is recorded twice is told of once.
+        existed |= begun.left.remove(&object.0) || (there && begun.told.insert(object.0.clone()));
     }
     let began = Instant::now();
     let patience = world.ctx.options.timeout.unwrap_or(PATIENCE);
@@ -194,13 +215,13 @@ mod tests {
             (key("same-name"), Some("gone".to_owned())),
             (key("never-made"), None),
         ];
-        assert!(remove(&world, &journal, &recorded).await.unwrap());
+        assert!(remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap());
         let left: Vec<String> =
             kube.keys().into_iter().filter(|key| key.kind == "ConfigMap").map(|key| key.name).collect();
         assert_eq!(left, ["other", "same-name"]);
-        assert!(!remove(&world, &journal, &recorded).await.unwrap());
+        assert!(!remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap());
         kube.set_down(true);
-        assert!(remove(&world, &journal, &recorded).await.is_err());
+        assert!(remove(&world, &journal, &recorded, &mut Begun::default()).await.is_err());
     }
 
     #[tokio::test]
@@ -219,9 +240,9 @@ mod tests {
         kube.put(namespace.clone());
         kube.put(volume("Delete"));
         let recorded = [(ObjectKey::of(&namespace).unwrap(), None)];
-        let error = remove(&world, &journal, &recorded).await.unwrap_err().to_string();
+        let error = remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap_err().to_string();
         assert_eq!(error, "PersistentVolume pvc-1: it waits for kubernetes.io/pv-protection");
         kube.put(volume("Retain"));
-        remove(&world, &journal, &recorded).await.unwrap();
+        remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap();
     }
 }

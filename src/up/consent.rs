@@ -1,5 +1,6 @@
 //! What `up` asks before it does it.
 
+use crate::cluster::registry;
 use crate::error::Failure;
 use crate::event::{Action, Change};
 use crate::image::Source;
@@ -17,8 +18,11 @@ pub type Ask<'a> = &'a (dyn Fn(Vec<String>) -> Result<(), Failure> + Sync);
 pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     let mut reasons = Vec::new();
     if let Some(change) = changes.iter().find(|change| change.step == id::JOIN && change.action == Action::Adopt) {
-        let made: Vec<&str> =
-            gathered.profile.components.iter().map(|component| component.namespace.as_str()).collect();
+        let mut made: Vec<String> =
+            gathered.profile.components.iter().map(|component| component.namespace.clone()).collect();
+        if changes.iter().any(|change| change.step == id::REGISTRY) {
+            made.push(registry::namespace(&gathered.world.environment));
+        }
         let used = change.why.as_deref().map(|why| format!("; {why}")).unwrap_or_default();
         reasons.push(format!(
             "{} is not devstack's own and gets the namespaces {}{used}",

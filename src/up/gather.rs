@@ -8,6 +8,7 @@ use crate::access::ports::{self, Reservation};
 use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
 use crate::cluster::kind::Adaptation;
+use crate::cluster::minikube::MinikubeSpec;
 use crate::cluster::{ClusterFacts, Provider, blobs};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
@@ -19,10 +20,13 @@ use crate::ports::engine::Container;
 use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
-use crate::up::{Desired, choose, provider, shared};
+use crate::up::{Desired, choose, minikube, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
+
+/// What a dry run has in the place of credentials that are yet to be made.
+const LATER: &str = "made-by-up";
 
 /// What `up` works with.
 pub struct Gathered {
@@ -40,6 +44,8 @@ pub struct Gathered {
     pub node: Option<Choice>,
     /// The cluster that devstack did not make, where it is on one.
     pub shared: Option<Shared>,
+    /// What minikube is asked for, where it makes the cluster.
+    pub minikube: Option<MinikubeSpec>,
     /// Workload images.
     pub choices: Vec<Choice>,
     /// Number of nodes.
@@ -143,11 +149,16 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     let name = load(ctx, &settled, &ClusterFacts::own(Provider::Kind, false, None))?.name;
     let environment = settled.environment.clone().unwrap_or(name);
     let opened = Journal::open(&ctx.dirs.environment(&environment), ctx.fs.clone())?.opened();
-    let provider = provider::settle(&environment, desired, opened.as_ref())?;
-    let world = World::real(ctx, &environment).on(provider);
+    let world = World::real(ctx, &environment);
+    let provider = match provider::settle(&environment, desired, opened.as_ref())? {
+        Some(provider) => provider,
+        None => provider::auto(ctx, &*world.engine).await?,
+    };
+    let world = world.on(provider);
     match provider {
         Provider::Existing => shared::gather(ctx, desired, settled, world, opened.as_ref()).await,
-        Provider::Kind | Provider::Minikube => kind(ctx, desired, settled, world).await,
+        Provider::Minikube => minikube::gather(ctx, desired, settled, world).await,
+        Provider::Kind => kind(ctx, desired, settled, world).await,
     }
 }
 
@@ -195,6 +206,7 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
         facts,
         node: Some(node),
         shared: None,
+        minikube: None,
         choices,
         nodes,
         ports,
@@ -278,12 +290,18 @@ impl Gathered {
         Ok(credentials)
     }
 
-    /// The credentials that are there already; a dry run makes none.
+    /// The credentials that are there already; a dry run makes none, and has something in their place that shows what
+    /// is made with them.
     ///
     /// # Errors
     /// What the file system said.
     pub fn known_credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
-        Ok(secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?)
+        let mut known = secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?;
+        for name in self.profile.components.iter().flat_map(|component| &component.credentials) {
+            let later = || Credential { username: LATER.to_owned(), password: LATER.to_owned() };
+            known.entry(name.clone()).or_insert_with(later);
+        }
+        Ok(known)
     }
 
     /// The plan. For a dry run no credentials exist yet; the names stand for them.
@@ -292,15 +310,18 @@ impl Gathered {
     /// A defect of the plan.
     pub fn plan(&self, journal: &Journal, credentials: BTreeMap<String, Credential>) -> Result<Plan, Failure> {
         let engine = self.facts.engine.as_ref();
-        let ground = match (&self.shared, &self.node) {
-            (Some(shared), _) => Ground::Shared(Box::new(shared.clone())),
-            (None, Some(node)) => Ground::Kind(Box::new(KindGround {
+        let ground = match (&self.shared, &self.minikube, &self.node) {
+            (Some(shared), ..) => Ground::Shared(Box::new(shared.clone())),
+            (None, Some(spec), _) => Ground::Minikube(spec.clone()),
+            (None, None, Some(node)) => Ground::Kind(Box::new(KindGround {
                 node: node.clone(),
                 nodes: self.nodes,
                 adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
                 blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
             })),
-            (None, None) => return Err(Failure::new(ExitCode::Failed, "there is no node image to make a cluster of")),
+            (None, None, None) => {
+                return Err(Failure::new(ExitCode::Failed, "there is no node image to make a cluster of"));
+            }
         };
         let inputs = Inputs {
             environment: &self.world.environment,
@@ -320,14 +341,20 @@ impl Gathered {
     /// One line that says what is coming.
     pub fn summary(&self) -> String {
         let engine = self.facts.engine.as_ref();
-        let (level, platform, place, version) = match &self.shared {
-            Some(Shared { existing, .. }) => (
+        let (level, platform, place, version) = match (&self.shared, &self.minikube) {
+            (None, Some(spec)) => (
+                None,
+                self.choices.first().map(|choice| choice.platform.to_string()).unwrap_or_default(),
+                format!("minikube, {} driver", spec.driver.as_deref().unwrap_or("its own choice of")),
+                spec.kubernetes.clone(),
+            ),
+            (Some(Shared { existing, .. }), _) => (
                 existing.level(),
                 existing.platform(),
                 format!("existing, {} ({})", existing.context, existing.identity.server),
                 existing.version.clone(),
             ),
-            None => (
+            (None, None) => (
                 engine.and_then(EngineFacts::level),
                 engine.map(|engine| engine.platform.clone()).unwrap_or_default(),
                 self.world.provider.to_string(),

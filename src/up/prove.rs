@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::access::incluster;
 use crate::access::verify::{self, Endpoint, Promise};
 use crate::check;
+use crate::cluster::Provider;
 use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
@@ -56,7 +57,7 @@ fn published(gathered: &Gathered, outputs: &BTreeMap<String, Value>, balanced: b
     entrances
 }
 
-/// The way into a cluster that is there, as it was found.
+/// The way into a cluster whose ingress is not published on this host, as it was found.
 fn found(gathered: &Gathered, outputs: &BTreeMap<String, Value>) -> Vec<Entrance> {
     let reach = outputs.get(id::REACH).cloned().unwrap_or_default();
     let address = reach["ingress"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
@@ -99,9 +100,9 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
     if let (Some((service, _)), Some(address)) = (&plan.ingress_address, address) {
         scope.set(&format!("services.{}.address", service.replace('/', ".")), address.to_string());
     }
-    let entrances = match &gathered.shared {
-        Some(_) => found(gathered, outputs),
-        None => published(gathered, outputs, address.is_some()),
+    let entrances = match gathered.world.provider {
+        Provider::Existing | Provider::Minikube => found(gathered, outputs),
+        Provider::Kind => published(gathered, outputs, address.is_some()),
     };
     for route in &gathered.profile.routes {
         if let Some(entrance) = entrances.first() {
@@ -219,7 +220,7 @@ pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
             None => failure = failure.hint("devstack doctor"),
         },
     }
-    if world.provider.is_shared() {
+    if world.provider != Provider::Kind {
         return match world.identity() {
             Some(_) => {
                 failure.kept("what was made in the cluster; `devstack up` resumes here, `devstack down` removes it")

@@ -68,6 +68,7 @@ pub(super) async fn gather(
         facts,
         node: None,
         shared: Some(Shared { existing, instance, delivery }),
+        minikube: None,
         choices,
         nodes,
         ports: (0, 0),

@@ -222,6 +222,7 @@ impl Fakes {
             },
             node: Some(ground.node.clone()),
             shared: None,
+            minikube: None,
             choices: ground.choices.clone(),
             nodes: 1,
             ports: ground.ports,
