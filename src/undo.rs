@@ -35,7 +35,9 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
         }
     }
     for (step, undo) in pending {
-        if keep_cluster && matches!(undo, Undo::KindCluster { .. } | Undo::EngineNetwork { .. }) {
+        let is_cluster =
+            matches!(undo, Undo::KindCluster { .. } | Undo::MinikubeCluster { .. } | Undo::EngineNetwork { .. });
+        if keep_cluster && is_cluster {
             continue;
         }
         match one(world, journal, &undo, &mut begun).await {

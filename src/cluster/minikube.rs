@@ -56,7 +56,7 @@ impl MinikubeSpec {
             cmd = cmd.args(["--driver", driver]);
         }
         if self.kubernetes != "auto" {
-            cmd = cmd.args(["--kubernetes-version", &self.kubernetes]);
+            cmd = cmd.args(["--kubernetes-version", &format!("v{}", self.kubernetes)]);
         }
         cmd.timeout(START)
     }

@@ -119,7 +119,7 @@ fn it_is_asked_for_events_and_for_no_addon() {
     assert_eq!(
         words(&start),
         "start --output json --interactive=false --keep-context --profile devstack-demo --nodes 2 --driver kvm2 \
-         --kubernetes-version 1.34"
+         --kubernetes-version v1.34"
     );
     assert!(start.env.iter().any(|(name, value)| name == "KUBECONFIG" && value == "/state/kubeconfig"));
     let own = MinikubeSpec { driver: None, kubernetes: "auto".to_owned(), ..spec.clone() };
