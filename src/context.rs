@@ -125,6 +125,15 @@ impl Context {
             .unwrap_or_else(|| self.dirs.home.join(".kube").join("config"))
     }
 
+    /// All of the user's kubeconfig files, in kubectl's order.
+    pub fn user_kubeconfigs(&self) -> Vec<PathBuf> {
+        let listed = self
+            .vars
+            .get("KUBECONFIG")
+            .map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>());
+        listed.filter(|files| !files.is_empty()).unwrap_or_else(|| vec![self.user_kubeconfig()])
+    }
+
     /// The hosts file to manage: `DEVSTACK_HOSTS_FILE`, else the system's.
     pub fn hosts_file(&self) -> PathBuf {
         self.vars.get("DEVSTACK_HOSTS_FILE").map_or_else(|| Path::new("/etc/hosts").to_path_buf(), PathBuf::from)

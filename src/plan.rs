@@ -1,6 +1,11 @@
 //! Profile, facts and journal make a plan: the graph of steps that brings an environment up, and the URLs that it
 //! promises at its end.
 
+mod minikube;
+mod shared;
+
+pub use shared::{Delivery, Shared, Via};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -8,12 +13,13 @@ use serde_json::{Value, json};
 
 use crate::access::site::Site;
 use crate::cluster::kind::{Adaptation, KindSpec};
+use crate::cluster::minikube::MinikubeSpec;
 use crate::graph::{Graph, GraphError, Need, Node, When};
 use crate::image::Choice;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
-    AddonsStep, ApiStep, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep,
+    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep,
     NodeImageStep, NodesStep, ObtainStep, ReadyStep, Secret, Step,
 };
 
@@ -41,6 +47,38 @@ pub mod id {
     pub const HOSTS: &str = "hosts";
     /// Every component at once.
     pub const READY: &str = "ready";
+    /// The binding to a cluster that is there.
+    pub const JOIN: &str = "join";
+    /// The environment's own registry in a cluster that is there.
+    pub const REGISTRY: &str = "registry";
+    /// Workload images in a registry.
+    pub const PUBLISH: &str = "publish";
+    /// The way to the ingress of a cluster that is there.
+    pub const REACH: &str = "reach";
+}
+
+/// What the cluster is.
+#[derive(Debug)]
+pub enum Ground {
+    /// A kind cluster of the environment's own.
+    Kind(Box<KindGround>),
+    /// A cluster that minikube makes for the environment.
+    Minikube(MinikubeSpec),
+    /// A cluster that devstack did not make.
+    Shared(Box<Shared>),
+}
+
+/// What a kind cluster is made of.
+#[derive(Debug)]
+pub struct KindGround {
+    /// The node image.
+    pub node: Choice,
+    /// Number of nodes.
+    pub nodes: u8,
+    /// What the engine cannot give.
+    pub adaptation: Adaptation,
+    /// The directory that nodes may link image layers from, where the engine can mount it.
+    pub blobs: Option<PathBuf>,
 }
 
 /// What a plan is made of. Everything was validated; nothing was changed.
@@ -50,24 +88,18 @@ pub struct Inputs<'a> {
     pub environment: &'a str,
     /// The profile.
     pub profile: &'a Resolved,
-    /// The node image.
-    pub node: Choice,
+    /// The cluster.
+    pub ground: Ground,
     /// Workload images by role.
     pub choices: Vec<Choice>,
-    /// Number of nodes.
-    pub nodes: u8,
-    /// Loopback ports of the ingress.
+    /// Loopback ports of the ingress of a kind cluster.
     pub ports: (u16, u16),
-    /// What the engine cannot give.
-    pub adaptation: Adaptation,
     /// Credentials by name.
     pub credentials: BTreeMap<String, Credential>,
     /// Sites by bucket.
     pub sites: BTreeMap<String, Site>,
     /// Outputs of an earlier run's steps.
     pub before: BTreeMap<String, Value>,
-    /// The directory that nodes may link image layers from, where the engine can mount it.
-    pub blobs: Option<PathBuf>,
     /// The user's kubeconfig.
     pub kubeconfig: PathBuf,
     /// The hosts file and whether names may be added to it.
@@ -111,11 +143,20 @@ pub fn scope(inputs: &Inputs<'_>) -> Scope {
     for route in &inputs.profile.routes {
         let host = route_host(inputs.environment, &inputs.profile.name, &route.host);
         let hosts = json!([format!("{host}.localhost"), format!("{host}.test")]);
-        let port = if inputs.ports.0 == 80 { String::new() } else { format!(":{}", inputs.ports.0) };
-        let url = format!("http://{host}.localhost{port}{}", route.path);
+        let url = match &inputs.ground {
+            Ground::Kind(_) => url(&format!("{host}.localhost"), inputs.ports.0, &route.path),
+            // Its port is known once the way to the ingress is.
+            Ground::Minikube(_) | Ground::Shared(_) => url(&format!("{host}.test"), 80, &route.path),
+        };
         scope.set(&format!("routes.{}", route.name), json!({"url": url, "host": host, "hosts": hosts}));
     }
     scope
+}
+
+/// A URL, with its port where that must be said.
+pub fn url(host: &str, port: u16, path: &str) -> String {
+    let port = if port == 80 { String::new() } else { format!(":{port}") };
+    format!("http://{host}{port}{path}")
 }
 
 fn needs(list: &[(&str, When)]) -> BTreeSet<Need> {
@@ -126,28 +167,33 @@ fn node(id: impl Into<String>, list: &[(&str, When)], step: Step) -> Node<Step> 
     Node { id: id.into(), needs: needs(list), step }
 }
 
-/// Makes the plan.
-///
-/// # Errors
-/// [`GraphError`], which is a defect: profiles were validated.
-pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
+/// What components stand on: the steps that give them a cluster and images.
+struct Base {
+    steps: Vec<Node<Step>>,
+    /// What each component waits for.
+    before: BTreeSet<Need>,
+    /// The step whose end means that pods find their images.
+    images: &'static str,
+    claim: Option<Claim>,
+}
+
+fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
     use When::{Done, Started};
-    let scope = scope(inputs);
     let name = crate::step::reserved_name(inputs.environment);
     let cluster = KindSpec {
         name: name.clone(),
-        image: inputs.node.reference.clone(),
-        nodes: inputs.nodes,
+        image: ground.node.reference.clone(),
+        nodes: ground.nodes,
         http: inputs.ports.0,
         https: inputs.ports.1,
-        adaptation: inputs.adaptation,
+        adaptation: ground.adaptation,
         labels: inputs.profile.cluster.labels.clone(),
-        blobs: inputs.blobs.clone(),
+        blobs: ground.blobs.clone(),
     };
     let complete = inputs.before.contains_key(id::CLUSTER);
-    let mut nodes = vec![
+    let steps = vec![
         node(id::NETWORK, &[], Step::Network(NetworkStep { name: name.clone() })),
-        node(id::NODE_IMAGE, &[], Step::NodeImage(NodeImageStep { choice: inputs.node.clone() })),
+        node(id::NODE_IMAGE, &[], Step::NodeImage(NodeImageStep { choice: ground.node.clone() })),
         node(
             id::CLUSTER,
             &[(id::NETWORK, Done), (id::NODE_IMAGE, Done)],
@@ -156,7 +202,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         node(
             id::NODES,
             &[(id::CLUSTER, Started)],
-            Step::Nodes(NodesStep { cluster: id::CLUSTER.to_owned(), nodes: inputs.nodes }),
+            Step::Nodes(NodesStep { cluster: id::CLUSTER.to_owned(), nodes: ground.nodes }),
         ),
         node(id::API, &[(id::NODES, Done)], Step::Api(ApiStep { cluster: id::CLUSTER.to_owned() })),
         node(id::ADDONS, &[(id::API, Done)], Step::Addons(AddonsStep { cluster: id::CLUSTER.to_owned() })),
@@ -164,7 +210,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         node(
             id::LOAD,
             &[(id::NODES, Done), (id::IMAGES, Done)],
-            Step::Load(LoadStep { choices: inputs.choices.clone(), blobs: inputs.blobs.clone() }),
+            Step::Load(LoadStep { choices: inputs.choices.clone(), blobs: ground.blobs.clone() }),
         ),
         node(
             id::CONTEXT,
@@ -172,9 +218,26 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             Step::KubeContext(KubeContextStep { file: inputs.kubeconfig.clone(), name }),
         ),
     ];
+    let before = needs(&[(id::API, Done), (id::NETWORK, Done), (id::LOAD, Started)]);
+    Base { steps, before, images: id::LOAD, claim: None }
+}
+
+/// Makes the plan.
+///
+/// # Errors
+/// [`GraphError`], which is a defect: profiles were validated.
+pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
+    use When::Done;
+    let scope = scope(inputs);
+    let Base { steps: mut nodes, before, images, claim } = match &inputs.ground {
+        Ground::Kind(ground) => kind(inputs, ground),
+        Ground::Minikube(spec) => minikube::base(inputs, spec),
+        Ground::Shared(ground) => shared::base(inputs, ground),
+    };
+    let placed = inputs.before.get(images).cloned().unwrap_or_default();
     let mut ingress_address = None;
     for component in &inputs.profile.components {
-        let mut after = needs(&[(id::API, Done), (id::NETWORK, Done), (id::LOAD, Started)]);
+        let mut after = before.clone();
         after.extend(component.requires.iter().map(|name| Need { step: name.clone(), when: Done }));
         nodes.push(Node {
             id: component.name.clone(),
@@ -182,7 +245,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             step: Step::Component(Box::new(ComponentStep {
                 component: component.clone(),
                 scope: scope.clone(),
-                images: id::LOAD.to_owned(),
+                images: images.to_owned(),
+                placed: placed.clone(),
+                claim: claim.clone(),
             })),
         });
         let ready = format!("{}.ready", component.name);
@@ -241,6 +306,11 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ready: components.iter().flat_map(|component| component.ready.clone()).collect(),
         }),
     ));
+    // Only kind publishes the ingress on this host.
+    if !matches!(inputs.ground, Ground::Kind(_)) {
+        nodes.push(shared::reach(inputs));
+        ingress_address = Some((shared::INGRESS.to_owned(), id::REACH.to_owned()));
+    }
     if let Some(file) = &inputs.hosts {
         let names = inputs
             .profile
@@ -254,7 +324,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         nodes.push(node(
             id::HOSTS,
             &after,
-            Step::Hosts(HostsStep { file: file.clone(), names: names.collect(), address: ingress_address.clone() }),
+            Step::Hosts(HostsStep {
+                file: file.clone(),
+                names: names.collect(),
+                address: ingress_address.clone(),
+                before: shared::known_address(inputs),
+            }),
         ));
     }
     Ok(Plan { graph: Graph::new(nodes)?, scope, ingress_address })

@@ -104,6 +104,14 @@ fn username(name: &str) -> String {
     if user.len() < 3 { format!("user{user}") } else { user }
 }
 
+/// What marks the objects of one environment in a cluster that others use too: a label's value that nobody else has.
+///
+/// # Errors
+/// [`SecretsError::Random`].
+pub fn instance() -> Result<String, SecretsError> {
+    Ok(password()?.to_ascii_lowercase())
+}
+
 fn password() -> Result<String, SecretsError> {
     let mut password = String::with_capacity(LENGTH);
     while password.len() < LENGTH {

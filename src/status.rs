@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::verify::{self, Endpoint};
-use crate::cluster::guard;
+use crate::cluster::{Provider, guard};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
+use crate::ports::engine::OWNER_LABEL;
 use crate::step::World;
 use crate::up;
 
@@ -45,7 +46,7 @@ impl State {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// The state of its container.
+    /// The state of its container; the provider of a node that is none of the engine's.
     pub state: String,
     /// Whether Kubernetes calls it ready; absent where nobody could be asked.
     pub ready: Option<bool>,
@@ -90,7 +91,8 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let containers = world.nodes().await?;
     let paused = !containers.is_empty() && containers.iter().all(|node| node.state == "paused");
-    let connected = !paused && !containers.is_empty() && {
+    let told_by_server = world.provider != Provider::Kind;
+    let connected = !paused && (told_by_server || !containers.is_empty()) && {
         guard::meet(&world).await?;
         world.kube().is_ok()
     };
@@ -98,11 +100,19 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let mut pods = Vec::new();
     if connected {
         let kube = world.kube()?;
+        let own = format!("{OWNER_LABEL}={environment},dev.devstack.component");
         let (found_nodes, found_pods) =
-            tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, "dev.devstack.component"),);
+            tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, &own));
         objects = found_nodes.unwrap_or_default();
         pods = found_pods.unwrap_or_default();
     }
+    let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let found = objects.iter().filter(|_| told_by_server);
+    let found = found.map(|node| NodeStatus {
+        name: name(node),
+        state: world.provider.to_string(),
+        ready: Some(is_ready(node)),
+    });
     let nodes: Vec<NodeStatus> = containers
         .iter()
         .map(|container| NodeStatus {
@@ -110,13 +120,15 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
             state: container.state.clone(),
             ready: objects.iter().find(|node| node["metadata"]["name"] == *container.name).map(is_ready),
         })
+        .chain(found)
         .collect();
     let promises = verify::recorded(ctx, &world.dir);
     let (endpoints, drift) = if paused {
         (Vec::new(), Vec::new())
     } else {
         let shown = promises.iter().filter(|promise| promise.shown);
-        let fetched = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise)));
+        let kube = world.kube().ok();
+        let fetched = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, kube.as_deref(), promise)));
         tokio::join!(fetched, drifted(ctx, environment))
     };
     let components = components(&pods);

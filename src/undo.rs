@@ -1,17 +1,17 @@
 //! Takes changes back, from the journal alone and, where there is none, from labels and reserved names.
 
-use std::path::Path;
+mod objects;
+
 use std::time::Duration;
 
 use futures::future::try_join_all;
 
 use crate::access::{hosts, kubeconfig, leftover};
+use crate::cluster::Provider;
+use crate::cluster::minikube::{self, MinikubeSpec};
 use crate::journal::{Journal, Record, Undo};
-use crate::kube::client::KubeClient;
-use crate::ports::Kube as _;
 use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
-use crate::ports::runner::Cmd;
-use crate::step::{StepError, World};
+use crate::step::{StepError, World, minikube_error, minikube_kubeconfig, minikube_profile};
 
 /// What `down` did.
 #[derive(Debug, Default)]
@@ -27,6 +27,7 @@ pub struct Undone {
 pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> Undone {
     leftover::sweep(&world.ctx, &world.dir);
     let mut report = Undone::default();
+    let mut begun = objects::begin(world, journal).await;
     let mut pending = journal.pending();
     for undo in reserved(world) {
         if !pending.iter().any(|(_, known)| *known == undo) {
@@ -34,10 +35,12 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
         }
     }
     for (step, undo) in pending {
-        if keep_cluster && matches!(undo, Undo::KindCluster { .. } | Undo::EngineNetwork { .. }) {
+        let is_cluster =
+            matches!(undo, Undo::KindCluster { .. } | Undo::MinikubeCluster { .. } | Undo::EngineNetwork { .. });
+        if keep_cluster && is_cluster {
             continue;
         }
-        match one(world, &undo).await {
+        match one(world, journal, &undo, &mut begun).await {
             Ok(existed) => {
                 if existed {
                     report.done.push(undo.to_string());
@@ -56,22 +59,25 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
     report
 }
 
-/// What an environment may have made, known by its name alone.
+/// What an environment may have made, known by its name alone. Nothing in a cluster that others use too: there, only
+/// what is recorded is known to be the environment's.
 fn reserved(world: &World) -> Vec<Undo> {
     let name = world.reserved_name();
-    vec![
-        Undo::HostsBlock { file: world.ctx.hosts_file(), environment: world.environment.clone() },
-        Undo::KubeContext { file: world.ctx.user_kubeconfig(), name: name.clone() },
-        Undo::KindCluster { name: name.clone() },
-        Undo::EngineNetwork { name },
-    ]
+    let mut all = vec![Undo::HostsBlock { file: world.ctx.hosts_file(), environment: world.environment.clone() }];
+    let context = Undo::KubeContext { file: world.ctx.user_kubeconfig(), name: name.clone() };
+    match world.provider {
+        Provider::Kind => all.extend([context, Undo::KindCluster { name: name.clone() }, Undo::EngineNetwork { name }]),
+        Provider::Minikube => all.extend([context, Undo::MinikubeCluster { name }]),
+        Provider::Existing => {}
+    }
+    all
 }
 
 /// Takes one thing back; `false` where it was not there any more.
 ///
 /// # Errors
 /// What the engine, the file system or a child process said. Trying again is safe.
-async fn one(world: &World, undo: &Undo) -> Result<bool, StepError> {
+async fn one(world: &World, journal: &Journal, undo: &Undo, begun: &mut objects::Begun) -> Result<bool, StepError> {
     match undo {
         Undo::EngineNetwork { name } => remove_network(world, name).await,
         Undo::KindCluster { name } => {
@@ -80,11 +86,7 @@ async fn one(world: &World, undo: &Undo) -> Result<bool, StepError> {
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
             Ok(!nodes.is_empty())
         }
-        Undo::MinikubeCluster { name } => {
-            let cmd = Cmd::new("minikube").args(["delete", "--profile", name]).timeout(Duration::from_secs(300));
-            world.runner.run(&cmd).await?;
-            Ok(true)
-        }
+        Undo::MinikubeCluster { name } => remove_minikube(world, name).await,
         Undo::KubeContext { file, name } => {
             kubeconfig::remove(&*world.ctx.fs, file, name).map_err(|error| StepError::of(&error))
         }
@@ -96,8 +98,23 @@ async fn one(world: &World, undo: &Undo) -> Result<bool, StepError> {
             world.ctx.fs.remove(path).map_err(StepError::writing(path))?;
             Ok(existed)
         }
-        Undo::KubeObjects { kubeconfig, context, objects } => delete_objects(world, kubeconfig, context, objects).await,
+        Undo::KubeObjects { objects, .. } => objects::remove(world, journal, objects, begun).await,
     }
+}
+
+async fn remove_minikube(world: &World, name: &str) -> Result<bool, StepError> {
+    let program = minikube::on_path(world.ctx.vars.get("PATH")).unwrap_or_else(|| "minikube".into());
+    let kubernetes = "auto".to_owned();
+    let spec = MinikubeSpec { program, name: name.to_owned(), nodes: 1, driver: None, kubernetes };
+    let existed = minikube_profile(&*world.runner, &spec).await?.is_some();
+    if existed {
+        let file = minikube_kubeconfig(world);
+        world.runner.run(&spec.delete(&file)).await.map_err(minikube_error)?;
+        if minikube_profile(&*world.runner, &spec).await?.is_some() {
+            return Err(StepError::message(format!("minikube ended well, but its profile {name} is still there")));
+        }
+    }
+    Ok(existed)
 }
 
 /// Nodes leave a network a moment after they are removed.
@@ -117,32 +134,30 @@ async fn remove_network(world: &World, name: &str) -> Result<bool, StepError> {
     Ok(existed)
 }
 
-async fn delete_objects(
-    world: &World,
-    kubeconfig: &Path,
-    context: &str,
-    objects: &[(crate::ports::kube::ObjectKey, Option<String>)],
-) -> Result<bool, StepError> {
-    let text = world.ctx.fs.read(kubeconfig).map_err(StepError::reading(kubeconfig))?.unwrap_or_default();
-    let kube = KubeClient::of_kubeconfig(&String::from_utf8_lossy(&text), Some(context)).await?;
-    let mut existed = false;
-    for (key, uid) in objects.iter().rev() {
-        let Some(found) = kube.get(key).await? else { continue };
-        let is = found.pointer("/metadata/uid").and_then(serde_json::Value::as_str);
-        if uid.is_none() || uid.as_deref() == is {
-            kube.delete(key).await?;
-            existed = true;
-        }
-    }
-    Ok(existed)
-}
-
 /// Whatever is still there of an environment, as a person would name it: containers, networks and volumes by label and
-/// reserved name, its kubeconfig context, its hosts lines, files that a killed devstack was writing.
+/// reserved name, its kubeconfig context, its hosts lines, files that a killed devstack was writing. Objects in a cluster
+/// that is not its own count as taken back only when they are gone.
 ///
 /// # Errors
 /// What the engine or the file system said; then nothing can be promised.
 pub async fn leftovers(world: &World) -> Result<Vec<String>, StepError> {
+    let name = world.reserved_name();
+    let mut left = if world.provider == Provider::Kind { in_engine(world).await? } else { Vec::new() };
+    let file = world.ctx.user_kubeconfig();
+    if kubeconfig::contains(&*world.ctx.fs, &file, &name).map_err(|error| StepError::of(&error))? {
+        left.push(format!("kubeconfig context {name} in {}", file.display()));
+    }
+    let file = world.ctx.hosts_file();
+    let hosts_text = world.ctx.fs.read(&file).map_err(StepError::reading(&file))?.unwrap_or_default();
+    if hosts::has_block(&String::from_utf8_lossy(&hosts_text), &world.environment) {
+        left.push(format!("hosts lines of {} in {}", world.environment, file.display()));
+    }
+    left.extend(leftover::find(&world.ctx, &world.dir).iter().map(|path| format!("file {}", path.display())));
+    Ok(left)
+}
+
+/// What the engine has of an environment.
+async fn in_engine(world: &World) -> Result<Vec<String>, StepError> {
     let name = world.reserved_name();
     let owner = format!("{OWNER_LABEL}={}", world.environment);
     let nodes = format!("{KIND_CLUSTER_LABEL}={name}");
@@ -161,15 +176,5 @@ pub async fn leftovers(world: &World) -> Result<Vec<String>, StepError> {
     };
     left.extend(networks.iter().filter(ours).map(|network| format!("network {}", network.name)));
     left.extend(volumes.iter().map(|volume| format!("volume {}", volume.name)));
-    let file = world.ctx.user_kubeconfig();
-    if kubeconfig::contains(&*world.ctx.fs, &file, &name).map_err(|error| StepError::of(&error))? {
-        left.push(format!("kubeconfig context {name} in {}", file.display()));
-    }
-    let file = world.ctx.hosts_file();
-    let hosts_text = world.ctx.fs.read(&file).map_err(StepError::reading(&file))?.unwrap_or_default();
-    if hosts::has_block(&String::from_utf8_lossy(&hosts_text), &world.environment) {
-        left.push(format!("hosts lines of {} in {}", world.environment, file.display()));
-    }
-    left.extend(leftover::find(&world.ctx, &world.dir).iter().map(|path| format!("file {}", path.display())));
     Ok(left)
 }

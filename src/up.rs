@@ -1,12 +1,16 @@
 //! `devstack up`: reads the world, makes a plan, carries it out, proves the result.
 
+mod choose;
 mod consent;
 mod drift;
 mod gather;
 #[cfg(test)]
 mod machines;
 mod measure;
+mod minikube;
 mod prove;
+mod provider;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -15,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::access::leftover;
 use crate::access::verify::Endpoint;
-use crate::cluster::{guard, orphans};
+use crate::cluster::{Provider, guard, orphans};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::event::{Action, Change, Event};
@@ -39,6 +43,12 @@ pub struct Desired {
     pub sets: Vec<(String, String)>,
     /// `--nodes`.
     pub nodes: Option<u8>,
+    /// `--provider`.
+    pub provider: Option<Provider>,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--driver`, of minikube.
+    pub driver: Option<String>,
     /// Whether no registry may be asked.
     pub offline: bool,
     /// Whether nothing may be changed.
@@ -155,10 +165,16 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
         environment: gathered.world.environment.clone(),
         profile: gathered.source.clone(),
         sets: gathered.sets.clone(),
-        provider: "kind".to_owned(),
+        provider: gathered.world.provider.to_string(),
         nodes: desired.nodes,
-        context: None,
-        ports: BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)]),
+        context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
+        instance: gathered.shared.as_ref().map(|shared| shared.instance.clone()),
+        ports: match gathered.world.provider {
+            Provider::Existing | Provider::Minikube => BTreeMap::new(),
+            Provider::Kind => {
+                BTreeMap::from([("http".to_owned(), gathered.ports.0), ("https".to_owned(), gathered.ports.1)])
+            }
+        },
         at: ctx.clock.now().to_string(),
     }
 }

@@ -6,6 +6,9 @@
 //! context is never set, and only unset when it names a context that is removed.
 
 mod edit;
+mod extract;
+
+pub use extract::{Extracted, extract};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +55,17 @@ pub enum KubeconfigError {
         /// What is wrong.
         reason: String,
     },
+    /// It lacks a context, or what that one names.
+    #[error(
+        "the kubeconfig has no {what}; it has {}",
+        if .known.is_empty() { "no contexts".to_owned() } else { .known.join(", ") }
+    )]
+    NoContext {
+        /// What it lacks.
+        what: String,
+        /// The contexts that it has.
+        known: Vec<String>,
+    },
     /// Somebody holds kubectl's lock.
     #[error("{} is locked by another program", .file.display())]
     Locked {
@@ -68,12 +82,16 @@ impl Advise for KubeconfigError {
             Self::Broken(error) => error.hint(),
             Self::Shape { file, .. } => Some(format!("kubectl config view --kubeconfig {}", file.display())),
             Self::Locked { lock, .. } => Some(format!("if no kubectl runs: rm {}", lock.display())),
+            Self::NoContext { .. } => Some("kubectl config get-contexts".to_owned()),
             Self::File { .. } => None,
         }
     }
 
     fn exit(&self) -> ExitCode {
-        ExitCode::Failed
+        match self {
+            Self::NoContext { .. } => ExitCode::Usage,
+            _ => ExitCode::Failed,
+        }
     }
 }
 

@@ -7,4 +7,5 @@ pub mod leftover;
 pub mod ports;
 pub mod s3;
 pub mod site;
+pub mod tunnel;
 pub mod verify;

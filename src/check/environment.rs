@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::collect::{Depth, collect};
 use super::explain::explain;
 use super::gather::in_time;
 use super::inputs::Asked;
 use super::model::{Finding, Severity};
+use super::pod::is_ready;
 use super::preflight::Outcome;
 use crate::ports::engine::{Container, KIND_CLUSTER_LABEL, OWNER_LABEL};
+use crate::ports::kube::KubeError;
 use crate::ports::{Engine, Kube};
 
 /// The checks of an environment, in order: id and what it makes sure of.
@@ -48,13 +52,20 @@ pub struct EnvironmentView<'a> {
     pub drift: Asked<Vec<String>>,
     /// The time.
     pub now: jiff::Timestamp,
+    /// Whether its cluster is one whose nodes devstack did not make: then no engine is asked, and only what is the
+    /// environment's own is looked at.
+    pub shared: bool,
 }
 
 impl EnvironmentView<'_> {
     /// Runs the checks of this environment; a check whose need did not pass is skipped.
     pub async fn check(&self) -> Vec<(&'static str, &'static str, Outcome)> {
         let (nodes, containers) = self.nodes().await;
-        let nodes_run = matches!(nodes, Outcome::Pass(_));
+        let nodes_run = match &nodes {
+            Outcome::Pass(_) => true,
+            Outcome::Found(findings) => self.shared && !findings.iter().any(Finding::is_problem),
+            Outcome::Skip(_) | Outcome::Crash(_) => false,
+        };
         let needs = |id: &str| Outcome::Skip(format!("needs {id}"));
         let (api, clock) = if nodes_run {
             tokio::join!(self.api(), self.clock(&containers))
@@ -76,7 +87,41 @@ impl EnvironmentView<'_> {
             .collect()
     }
 
+    /// The nodes of a cluster that devstack did not make, as its API server tells.
+    async fn shared_nodes(&self) -> Outcome {
+        let kube = match &self.kube {
+            Ok(kube) => kube,
+            Err(reason) => return self.no_api(reason.clone()),
+        };
+        let nodes = match in_time(kube.list("v1", "Node", None, "")).await {
+            Ok(Ok(nodes)) => nodes,
+            Ok(Err(error)) => return self.no_api(error.to_string()),
+            Err(late) => return self.no_api(late),
+        };
+        let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let bad: Vec<String> = nodes.iter().filter(|node| !is_ready(node)).map(name).collect();
+        if bad.is_empty() {
+            return Outcome::Pass(format!("{0}/{0}", nodes.len()));
+        }
+        let finding = Finding::warning("env.nodes", format!("{} of {} nodes are not ready", bad.len(), nodes.len()))
+            .remedy("ask whoever runs the cluster; devstack did not make it")
+            .evidence(bad.join(", "));
+        Outcome::Found(vec![finding])
+    }
+
+    /// The namespaces that are the environment's own; none means all of them.
+    async fn namespaces(&self, kube: &dyn Kube) -> Result<Vec<String>, KubeError> {
+        if !self.shared {
+            return Ok(Vec::new());
+        }
+        let own = kube.list("v1", "Namespace", None, &format!("{OWNER_LABEL}={}", self.name)).await?;
+        Ok(own.iter().filter_map(|one| one["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    }
+
     async fn nodes(&self) -> (Outcome, Vec<Container>) {
+        if self.shared {
+            return (self.shared_nodes().await, Vec::new());
+        }
         let label = format!("{KIND_CLUSTER_LABEL}=devstack-{}", self.name);
         let containers = match in_time(self.engine.containers(Some(&label))).await {
             Ok(Ok(containers)) => containers,
@@ -114,26 +159,33 @@ impl EnvironmentView<'_> {
         (outcome, containers)
     }
 
-    async fn api(&self) -> Outcome {
-        let refused = |reason: String| {
-            Outcome::Found(vec![
-                Finding::error("env.api", format!("the API server of {} does not answer", self.name))
-                    .remedy(format!("devstack up --env {}", self.name))
-                    .remedy(format!("docker exec devstack-{}-control-plane crictl ps -a", self.name))
-                    .evidence(reason),
-            ])
+    fn no_api(&self, reason: String) -> Outcome {
+        let finding = Finding::error("env.api", format!("the API server of {} does not answer", self.name));
+        let finding = if self.shared {
+            finding.remedy("see whether the cluster is there: kubectl cluster-info, with the context that it has")
+        } else {
+            finding
+                .remedy(format!("devstack up --env {}", self.name))
+                .remedy(format!("docker exec devstack-{}-control-plane crictl ps -a", self.name))
         };
+        Outcome::Found(vec![finding.evidence(reason)])
+    }
+
+    async fn api(&self) -> Outcome {
         match &self.kube {
-            Err(reason) => refused(reason.clone()),
+            Err(reason) => self.no_api(reason.clone()),
             Ok(kube) => match in_time(kube.version()).await {
                 Ok(Ok(version)) => Outcome::Pass(version),
-                Ok(Err(error)) => refused(error.to_string()),
-                Err(late) => refused(late),
+                Ok(Err(error)) => self.no_api(error.to_string()),
+                Err(late) => self.no_api(late),
             },
         }
     }
 
     async fn clock(&self, nodes: &[Container]) -> Outcome {
+        if self.shared {
+            return Outcome::Skip("nothing is run on nodes that are not devstack's".to_owned());
+        }
         let Some(node) = nodes.first() else { return Outcome::Skip("no node".to_owned()) };
         let output = match in_time(self.engine.exec(&node.id, &["date", "+%s"], None)).await {
             Ok(Ok(output)) => output.text(),
@@ -158,8 +210,21 @@ impl EnvironmentView<'_> {
 
     async fn workloads(&self) -> Outcome {
         let Ok(kube) = self.kube else { return Outcome::Skip("needs env.api".to_owned()) };
-        match in_time(collect(kube, &[], Depth::Full, self.now)).await {
-            Ok(Ok(snapshot)) => {
+        let look = async {
+            let namespaces = self.namespaces(kube).await?;
+            if self.shared && namespaces.is_empty() {
+                return Ok(None);
+            }
+            let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+            collect(kube, &namespaces, Depth::Full, self.now).await.map(Some)
+        };
+        match in_time(look).await {
+            Ok(Ok(None)) => {
+                let finding = Finding::error("env.workloads", format!("nothing of {} is in the cluster", self.name))
+                    .remedy(format!("devstack up --env {}", self.name));
+                Outcome::Found(vec![finding])
+            }
+            Ok(Ok(Some(snapshot))) => {
                 let mut findings = explain(&snapshot);
                 let starting = findings.iter().filter(|finding| finding.severity == Severity::Info).count();
                 findings.retain(|finding| finding.severity != Severity::Info);

@@ -9,12 +9,12 @@ use super::Session;
 use super::session::Runtime;
 use crate::access::verify;
 use crate::check::{self, Asked, EndpointSeen, EnvironmentView, Needs, Outcome, Signatures};
+use crate::cluster::{Provider, guard};
 use crate::doctor::{self, Item, Report, Section};
-use crate::error::{ExitCode, Failure};
-use crate::kube::client::KubeClient;
+use crate::error::{ExitCode, Failure, chain};
 use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
-use crate::ports::{Engine, Kube};
+use crate::step::World;
 use crate::ui::Table;
 use crate::up;
 use crate::yaml::did_you_mean;
@@ -76,22 +76,27 @@ async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
         inputs = check::gather(ctx, &engine, &runner, needs).await;
     }
     let only = args.only.as_deref();
+    let worlds: Vec<World> = names.iter().map(|name| World::real(ctx, name)).collect();
+    let shared = |world: &World| world.provider != Provider::Kind;
+    if !worlds.is_empty() && worlds.iter().all(shared) && !matches!(inputs.engine, Some(Ok(_))) {
+        inputs.engine = None;
+        (inputs.networks, inputs.clusters) = (Asked::No, Asked::No);
+    }
     let mut report = Report { sections: vec![Report::machine(&inputs, only)] };
     let wanted = |id: &str| only.is_none_or(|only| only == id);
-    if matches!(inputs.engine, Some(Ok(_))) {
-        for name in &names {
-            if check::ENVIRONMENT_CHECKS.iter().any(|(id, _)| wanted(id)) {
-                let mut section = environment(session, &engine, name).await;
-                section.items.retain(|item| wanted(&item.id));
-                report.sections.push(section);
-            }
+    let engine_answers = matches!(inputs.engine, Some(Ok(_)));
+    for world in worlds.iter().filter(|world| engine_answers || shared(world)) {
+        if check::ENVIRONMENT_CHECKS.iter().any(|(id, _)| wanted(id)) {
+            let mut section = environment(session, world).await;
+            section.items.retain(|item| wanted(&item.id));
+            report.sections.push(section);
         }
-        if wanted("env.leftovers") {
-            let outcome = check::leftovers(&engine, &inputs.environments).await;
-            let item =
-                Item { id: "env.leftovers".to_owned(), title: "nothing is without an environment".to_owned(), outcome };
-            report.sections[0].items.push(item);
-        }
+    }
+    if engine_answers && wanted("env.leftovers") {
+        let outcome = check::leftovers(&engine, &inputs.environments).await;
+        let item =
+            Item { id: "env.leftovers".to_owned(), title: "nothing is without an environment".to_owned(), outcome };
+        report.sections[0].items.push(item);
     }
     for item in report.sections.iter().flat_map(|section| &section.items) {
         let (outcome, detail) = match &item.outcome {
@@ -121,30 +126,32 @@ async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
     Ok(report.exit())
 }
 
-async fn environment(session: &Session, engine: &dyn Engine, name: &str) -> Section {
+async fn environment(session: &Session, world: &World) -> Section {
     let ctx = &session.ctx;
-    let file = ctx.dirs.environment(name).join("kubeconfig");
-    let client = match ctx.fs.read(&file) {
-        Ok(Some(bytes)) => {
-            KubeClient::of_kubeconfig(&String::from_utf8_lossy(&bytes), None).await.map_err(|error| error.to_string())
+    let name = &world.environment;
+    let kube = match guard::meet(world).await {
+        // Why there is no connection, the attempt tells.
+        Ok(()) if world.kube().is_err() => {
+            world.reconnect().await.and_then(|()| world.kube()).map_err(|e| e.to_string())
         }
-        Ok(None) => Err(format!("there is no {}", file.display())),
-        Err(error) => Err(format!("cannot read {}: {error}", file.display())),
+        Ok(()) => world.kube().map_err(|error| error.to_string()),
+        Err(error) => Err(chain(&error)),
     };
-    let promises = verify::recorded(ctx, &ctx.dirs.environment(name));
+    let promises = verify::recorded(ctx, &world.dir);
     let shown = promises.iter().filter(|promise| promise.shown);
-    let seen = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, None, promise))).await;
+    let seen = futures::future::join_all(shown.map(|promise| verify::fetch(ctx, kube.as_deref().ok(), promise))).await;
     let endpoints = seen.into_iter().map(|seen| EndpointSeen { url: seen.url, broken: seen.reason }).collect();
     let view = EnvironmentView {
         name,
-        engine,
-        kube: client.as_ref().map(|client| client as &dyn Kube).map_err(Clone::clone),
+        engine: &*world.engine,
+        kube: kube.as_deref().map_err(Clone::clone),
         endpoints: Asked::Known(endpoints),
         drift: match up::drift(ctx, name).await {
             Ok(changes) => Asked::Known(changes.iter().map(up::told).collect()),
             Err(failure) => Asked::Failed(failure.message.clone()),
         },
         now: ctx.clock.now(),
+        shared: world.provider != Provider::Kind,
     };
     let items = view
         .check()

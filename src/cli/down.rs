@@ -13,7 +13,8 @@ pub struct Args {
     /// Every environment, also one whose state was lost
     #[arg(long, conflicts_with = "env")]
     pub all: bool,
-    /// Leave the cluster, and take back only what was changed on this host
+    /// Leave the cluster, and take back only what was changed on this host (one that devstack did not make is always left,
+    /// and what was put there is taken back)
     #[arg(long)]
     pub keep_cluster: bool,
 }

@@ -13,6 +13,16 @@ use crate::up::{self, Desired};
 pub struct Args {
     /// A built-in profile, a file or a directory; the recorded one, ./devstack.yaml or s3www unless given
     pub profile: Option<String>,
+    /// Where the cluster comes from; auto unless given: the environment's own, else kind where an engine answers, else
+    /// minikube where it is installed
+    #[arg(long, value_name = "PROVIDER", value_parser = ["auto", "kind", "minikube", "existing"])]
+    pub provider: Option<String>,
+    /// A context of your kubeconfig, for a cluster that is there (implies --provider existing)
+    #[arg(long, value_name = "CONTEXT")]
+    pub context: Option<String>,
+    /// The driver that minikube uses; its own choice unless given
+    #[arg(long, value_name = "DRIVER")]
+    pub driver: Option<String>,
     /// How many nodes, 1 to 9; the profile says how many unless given
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: Option<u8>,
@@ -37,6 +47,9 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
         profile: args.profile.clone(),
         sets: args.sets.clone(),
         nodes: args.nodes,
+        provider: args.provider.as_deref().and_then(|provider| provider.parse().ok()),
+        context: args.context.clone(),
+        driver: args.driver.clone(),
         offline: args.offline,
         dry_run: args.dry_run,
     };
@@ -45,7 +58,9 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             what,
             ask: "Go on".to_owned(),
             explain: "Substitutes and source builds stand in for images that cannot be had here. Lost data cannot be \
-                      brought back. Nothing is changed before you say yes."
+                      brought back. In a cluster that is not devstack's own, everything that is made carries a mark \
+                      and is recorded, and `devstack down` takes away just that. Nothing is changed before you say \
+                      yes."
                 .to_owned(),
             privilege: false,
         })

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::access::kubeconfig;
 use crate::cluster::Provider;
 use crate::ports::Kube;
 use crate::ports::kube::{KubeError, ObjectKey};
@@ -66,6 +67,12 @@ impl Identity {
 /// # Errors
 /// [`KubeError::OtherCluster`]; what the engine says.
 pub async fn meet(world: &World) -> Result<(), StepError> {
+    if world.provider.is_shared() {
+        return match enter(world).await {
+            Err(error @ KubeError::OtherCluster { .. }) => Err(error.into()),
+            _ => Ok(()),
+        };
+    }
     if world.provider == Provider::Kind {
         // A cluster that is not there, or not complete, has nothing to be looked at.
         let nodes = world.nodes().await?;
@@ -85,6 +92,29 @@ pub async fn meet(world: &World) -> Result<(), StepError> {
     match world.connect(&fresh).await {
         Err(error @ KubeError::OtherCluster { .. }) => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+/// Connects to a cluster that devstack did not make: with the environment's own copy of the user's credentials, and
+/// where they do not work any more, with those that the user's kubeconfig has now.
+///
+/// # Errors
+/// What the first attempt said; [`KubeError::OtherCluster`] where either leads to another cluster.
+pub async fn enter(world: &World) -> Result<(), KubeError> {
+    let stale = match world.reconnect().await {
+        Ok(()) => return Ok(()),
+        Err(error @ KubeError::OtherCluster { .. }) => return Err(error),
+        Err(error) => error,
+    };
+    // Without a binding nothing tells whether it is the right one.
+    let context = world.journal().and_then(|journal| journal.opened()?.context);
+    let (Some(context), Some(_)) = (context, world.identity()) else { return Err(stale) };
+    let files = world.ctx.user_kubeconfigs();
+    let fresh = kubeconfig::extract(&*world.ctx.fs, &files, Some(&context), &world.reserved_name());
+    let Ok(fresh) = fresh else { return Err(stale) };
+    match world.connect(&fresh.text).await {
+        Err(error) if !matches!(error, KubeError::OtherCluster { .. }) => Err(stale),
+        other => other,
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Images {
     pub(super) engine: Option<Arc<dyn Engine>>,
     pub(super) runner: Arc<dyn Runner>,
     pub(super) client: Client,
-    mirrors: Mirrors,
+    pub(super) mirrors: Mirrors,
     /// One lock a blob, so that two images that share a layer fetch it once.
     blobs: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }

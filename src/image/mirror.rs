@@ -13,6 +13,30 @@ use crate::yaml::{self, YamlError};
 pub struct Mirrors {
     mirrors: Vec<Mirror>,
     insecure: Vec<String>,
+    publish: Option<Publish>,
+}
+
+/// A registry that images may be pushed to, for nodes that devstack cannot send images to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Publish {
+    /// `host[:port][/prefix]` as this machine reaches it.
+    pub to: String,
+    /// As nodes reach it, where that is another name.
+    #[serde(default)]
+    pulled_as: Option<String>,
+}
+
+impl Publish {
+    /// A registry that this machine reaches under one name and nodes under another.
+    pub fn new(to: impl Into<String>, pulled_as: impl Into<String>) -> Self {
+        Self { to: to.into(), pulled_as: Some(pulled_as.into()) }
+    }
+
+    /// `host[:port][/prefix]` as nodes reach it.
+    pub fn pull(&self) -> &str {
+        self.pulled_as.as_deref().unwrap_or(&self.to)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -39,6 +63,9 @@ struct File {
     /// Hosts that are spoken to without TLS; this machine's own always are.
     #[serde(default)]
     insecure: Vec<String>,
+    /// Where images go for clusters that devstack did not make.
+    #[serde(default)]
+    publish: Option<Publish>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,6 +114,7 @@ impl Mirrors {
             let file = Self::parse_file(&name, yaml::text(&name, &bytes)?)?;
             all.mirrors.extend(file.mirrors);
             all.insecure.extend(file.insecure);
+            all.publish = file.publish;
         }
         Ok(all)
     }
@@ -98,10 +126,11 @@ impl Mirrors {
     pub fn parse_file(name: &str, text: &str) -> Result<Self, MirrorError> {
         let file: File = yaml::parse(name, text)?;
         let places = file.mirrors.iter().map(|mirror| &mirror.place);
-        if let Some(bad) = places.chain(&file.insecure).find(|place| !is_place(place)) {
+        let publish = file.publish.iter().flat_map(|publish| [Some(&publish.to), publish.pulled_as.as_ref()]).flatten();
+        if let Some(bad) = places.chain(&file.insecure).chain(publish).find(|place| !is_place(place)) {
             return Err(MirrorError::NotAPlace { origin: name.to_owned(), text: bad.clone() });
         }
-        Ok(Self { mirrors: file.mirrors, insecure: file.insecure })
+        Ok(Self { mirrors: file.mirrors, insecure: file.insecure, publish: file.publish })
     }
 
     /// Reads `[REGISTRY=]HOST[:PORT][/PREFIX],…`.
@@ -117,13 +146,18 @@ impl Mirrors {
             }
             mirrors.push(Mirror { registry: registry.to_owned(), place: place.to_owned() });
         }
-        Ok(Self { mirrors, insecure: Vec::new() })
+        Ok(Self { mirrors, ..Self::default() })
     }
 
     /// Where an image is to be looked for before its own registry.
     pub fn places(&self, reference: &Reference) -> Vec<Reference> {
         let serves = |mirror: &&Mirror| mirror.registry == "*" || mirror.registry == reference.registry();
         self.mirrors.iter().filter(serves).map(|mirror| reference.at(&mirror.place)).collect()
+    }
+
+    /// Where images may be pushed.
+    pub fn publish(&self) -> Option<&Publish> {
+        self.publish.as_ref()
     }
 
     /// Whether a host is spoken to over plain HTTP.
@@ -165,6 +199,18 @@ mod tests {
         assert_eq!(places(&mirrors, "quay.io/metallb/speaker:v0.16.2"), ["n.example:5000/metallb/speaker:v0.16.2"]);
         assert!(mirrors.is_plain("n.example:5000") && mirrors.is_plain("127.0.0.1:9"));
         assert!(!mirrors.is_plain("m.example"));
+    }
+
+    #[test]
+    fn a_file_names_where_images_are_pushed() {
+        let file = |publish: &str| format!("apiVersion: devstack/v1\nkind: Registries\npublish: {publish}\n");
+        let read =
+            |publish: &str| Mirrors::parse_file("registries.yaml", &file(publish)).map(|one| one.publish.unwrap());
+        assert_eq!(read("{to: 'r.example/team'}").unwrap().pull(), "r.example/team");
+        let other = read("{to: 'localhost:5000', pulledAs: 'registry.local:5000/x'}").unwrap();
+        assert_eq!((other.to.as_str(), other.pull()), ("localhost:5000", "registry.local:5000/x"));
+        assert!(read("{to: 'https://r.example'}").is_err());
+        assert!(read("{to: 'r.example', pulledAs: 'r'}").is_err());
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub struct Opened {
     /// The kubeconfig context of an `existing` cluster.
     #[serde(default)]
     pub context: Option<String>,
+    /// What marks the environment's objects in a cluster that others use too; no other environment has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Loopback ports of the ingress: `http`, `https`.
     #[serde(default)]
     pub ports: BTreeMap<String, u16>,

@@ -65,7 +65,10 @@ impl std::fmt::Display for Undo {
             Self::KubeContext { name, .. } => write!(f, "kubeconfig context {name}"),
             Self::HostsBlock { environment, .. } => write!(f, "hosts lines of {environment}"),
             Self::File { path } => write!(f, "file {}", path.display()),
-            Self::KubeObjects { objects, .. } => write!(f, "{} objects in the cluster", objects.len()),
+            Self::KubeObjects { objects, .. } => match objects.as_slice() {
+                [(only, _)] => write!(f, "{only} in the cluster"),
+                several => write!(f, "{} objects in the cluster", several.len()),
+            },
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::ports::kube::{Duplex, FIELD_MANAGER, Kube, KubeError, ObjectKey};
 /// A connected API server. What kinds it serves is asked once per group and version.
 pub struct KubeClient {
     client: Client,
+    /// As `client`, for connections that may be silent for as long as they like: while an image is sent, nothing comes
+    /// back.
+    streams: Client,
     server: String,
     kinds: Mutex<HashMap<String, Vec<APIResource>>>,
 }
@@ -35,10 +38,13 @@ impl KubeClient {
             .await
             .map_err(|error| refuse(error.to_string()))?;
         config.connect_timeout = Some(Duration::from_secs(3));
+        let mut patient = config.clone();
+        patient.read_timeout = None;
         config.read_timeout = Some(Duration::from_secs(30));
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { client, server, kinds: Mutex::default() })
+        let streams = Client::try_from(patient).map_err(|error| refuse(error.to_string()))?;
+        Ok(Self { client, streams, server, kinds: Mutex::default() })
     }
 
     fn explain(&self, what: impl Into<String>, error: kube::Error) -> KubeError {
@@ -190,14 +196,19 @@ impl Kube for KubeClient {
             .collect())
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError> {
-        let options = serde_json::json!({"propagationPolicy": "Foreground"});
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError> {
+        let mut options = serde_json::json!({"propagationPolicy": "Foreground"});
+        if let Some(uid) = uid {
+            options["preconditions"] = serde_json::json!({"uid": uid});
+        }
         let deleted = match self.path(key).await {
             Ok(path) => self.send(format!("delete {key}"), Method::DELETE, &path, Some(&options)).await,
             Err(error) => Err(error),
         };
         match deleted {
             Ok(_) | Err(KubeError::Refused { code: 404, .. } | KubeError::UnknownKind { .. }) => Ok(()),
+            // What has the name now is another object.
+            Err(KubeError::Refused { code: 409, .. }) if uid.is_some() => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -223,7 +234,7 @@ impl Kube for KubeClient {
 
     async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<Box<dyn Duplex>, KubeError> {
         let what = || format!("forward to port {port} of {namespace}/{pod}");
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pods: Api<Pod> = Api::namespaced(self.streams.clone(), namespace);
         let mut forwarder = pods.portforward(pod, &[port]).await.map_err(|error| self.explain(what(), error))?;
         let stream = forwarder
             .take_stream(port)

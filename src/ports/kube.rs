@@ -9,6 +9,9 @@ use crate::error::Advise;
 /// The field manager of everything devstack applies.
 pub const FIELD_MANAGER: &str = "devstack";
 
+/// The label of objects in a cluster that others use too: the instance of the environment that made them.
+pub const INSTANCE_LABEL: &str = "dev.devstack.instance";
+
 /// Names an object: what `kubectl get KIND.VERSION.GROUP -n NAMESPACE NAME` would.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ObjectKey {
@@ -122,7 +125,8 @@ impl Advise for KubeError {
         match self {
             Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
             Self::OtherCluster { .. } => Some(
-                "nothing was changed; remove the other cluster (`kind delete cluster`), or use another --env"
+                "nothing was changed; use another --env for that one, or point back at the environment's own (a cluster \
+                 of kind's that took its name: `kind delete cluster`)"
                     .to_owned(),
             ),
             _ => None,
@@ -156,8 +160,9 @@ pub trait Kube: Send + Sync {
         namespace: Option<&str>,
         selector: &str,
     ) -> Result<Vec<Value>, KubeError>;
-    /// Deletes with foreground propagation; a missing object is no error.
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError>;
+    /// Deletes with foreground propagation; a missing object is no error. With a UID, only the object that has it:
+    /// another of that name is left alone, and that is no error either.
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError>;
     /// The last `lines` lines of a container's log; of its previous run when `previous`.
     async fn logs(
         &self,

@@ -283,7 +283,7 @@ impl<'a> Loader<'a> {
                     .filter(|(other, abilities)| *other != name && abilities.contains(required))
                     .map(|(other, _)| other.clone())
                     .collect();
-                if provided.is_empty() {
+                if provided.is_empty() && !self.is_there(required) {
                     let off = if self.world.off.contains(required) { " (it is switched off here)" } else { "" };
                     let used = self.merged.components.iter().find(|used| used.instance == *name);
                     let at = draft.origin.below(&["requires", &index.to_string()]).problem("");
@@ -307,6 +307,12 @@ impl<'a> Loader<'a> {
             all.insert(name.clone(), before);
         }
         all
+    }
+
+    /// Whether the cluster has an ability by itself (`facts.provides`); a component that would bring it is then left out.
+    fn is_there(&self, ability: &str) -> bool {
+        let provides = self.world.facts.as_ref().and_then(|facts| facts["provides"].as_array());
+        provides.is_some_and(|provides| provides.iter().any(|one| one == ability))
     }
 
     fn routes(&mut self) -> Vec<ResolvedRoute> {

@@ -10,7 +10,7 @@ fn settings(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 fn s3www(pairs: &[(&str, &str)], reachable: bool) -> Result<Resolved, ProfileError> {
-    let facts = json!({"reachable": reachable});
+    let facts = crate::cluster::ClusterFacts::own(crate::cluster::Provider::Kind, reachable, None).to_value();
     load(&Request::new(&ProfileSource::Builtin("s3www".to_owned()), &settings(pairs), &facts))
 }
 
@@ -158,7 +158,7 @@ fn requests_are_known_late() {
     assert_eq!(verify[0].url, "http://s3www.localhost:8080/site.gif");
     assert_eq!(verify[1].url, "http://minio.minio.svc.cluster.local:9000/site/site.gif");
     let error = resolved.verify(&Scope::new()).unwrap_err();
-    insta::assert_snapshot!(error, @"profiles/s3www.yaml:22: ${routes.site.url} is not known yet");
+    insta::assert_snapshot!(error, @"profiles/s3www.yaml:23: ${routes.site.url} is not known yet");
 }
 
 #[test]
@@ -285,7 +285,7 @@ manifests: [{file: notes.yaml}]
     );
     let source = ProfileSource::of(&dir.path().display().to_string());
     assert_eq!(ProfileSource::of(&source.recorded()), source);
-    let facts = json!({"reachable": false});
+    let facts = crate::cluster::ClusterFacts::own(crate::cluster::Provider::Kind, false, None).to_value();
     let resolved = load(&Request::new(&source, &[], &facts)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(resolved.name, "mine");
     let order: Vec<_> = resolved.components.iter().map(|component| &*component.name).collect();

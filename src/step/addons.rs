@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use crate::cluster::kind::POD_SUBNET;
@@ -14,7 +13,8 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::ports::Kube;
 use crate::ports::kube::ObjectKey;
-use crate::step::component::{PARALLEL, PATIENCE, drift, put};
+use crate::step::component::PATIENCE;
+use crate::step::objects::{Put, drift};
 use crate::step::{Applied, Observed, StepError, World};
 use crate::yaml::YamlError;
 
@@ -67,15 +67,11 @@ impl AddonsStep {
         let count = network.len() + storage.len();
         let mut wanted = network;
         wanted.extend(absent(&*kube, storage).await?);
-        let mut results: Vec<bool> = futures::stream::iter(&wanted)
-            .map(|object| put(run, id, &*kube, object, deadline))
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await?;
+        let put = Put { run, id, kube: &*kube, deadline, claim: None };
+        let mut changed = put.wave(&wanted).await?;
         if self.has_dns(run, &*kube).await? {
-            results.push(put(run, id, &*kube, &dns_probe(), deadline).await?);
+            changed += put.wave(&[dns_probe()]).await?;
         }
-        let changed = results.iter().filter(|changed| **changed).count();
         Ok(Applied {
             detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
             outputs: json!({"objects": count}),

@@ -10,16 +10,12 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::kube::ready;
 use crate::ports::Kube;
-use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
+use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
+use crate::step::claim::Claim;
+use crate::step::objects::{PARALLEL, Put, drift, has_pods};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
-
-/// Requests to the API server at a time.
-pub(super) const PARALLEL: usize = 8;
-
-/// How often a server that is not ready for an object is asked again.
-const RETRY: Duration = Duration::from_millis(150);
 
 /// How often a component that is not ready is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -34,20 +30,32 @@ pub struct ComponentStep {
     pub component: ResolvedComponent,
     /// Every value that is known before the cluster.
     pub scope: Scope,
-    /// The step whose end means that pods find their images on the nodes.
+    /// The step whose end means that pods find their images.
     pub images: String,
+    /// What that step gave when it last ran: the names of images that it put somewhere else than their own name says.
+    pub placed: Value,
+    /// The claim on its objects, in a cluster that others use too.
+    pub claim: Option<Claim>,
 }
 
 impl ComponentStep {
     /// The scope with what earlier steps gave.
-    fn scope(&self, network: &Value) -> Scope {
+    fn scope(&self, network: &Value, images: &Value) -> Scope {
         let mut scope = self.scope.clone();
         scope.set("network", network.clone());
+        for (role, name) in images["images"].as_object().into_iter().flatten() {
+            scope.set(&format!("images.{role}.ref"), name.clone());
+        }
         scope
     }
 
-    fn render(&self, network: &Value) -> Result<Vec<Vec<Value>>, StepError> {
-        self.component.render(&self.scope(network)).map_err(|error| StepError::of(&error))
+    fn render(&self, network: &Value, images: &Value) -> Result<Vec<Vec<Value>>, StepError> {
+        let scope = self.scope(network, images);
+        let mut waves = self.component.render(&scope).map_err(|error| StepError::of(&error))?;
+        if let Some(claim) = &self.claim {
+            waves.iter_mut().flatten().for_each(|object| claim.mark(object));
+        }
+        Ok(waves)
     }
 
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
@@ -56,8 +64,11 @@ impl ComponentStep {
             return Ok(Observed::new(Action::Create, what));
         };
         let network = json!({"pool": world.pool().await?});
-        let objects: Vec<Value> = self.render(&network)?.into_iter().flatten().collect();
+        let objects: Vec<Value> = self.render(&network, &self.placed)?.into_iter().flatten().collect();
         let total = objects.len();
+        if let Some(claim) = &self.claim {
+            claim.refuse_foreign(&*kube, &objects).await?;
+        }
         let drift: Vec<Option<(ObjectKey, bool)>> = futures::stream::iter(objects)
             .map(|object| {
                 let kube = &kube;
@@ -83,18 +94,14 @@ impl ComponentStep {
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
         let mut count = 0;
         let mut changed = 0;
-        for wave in self.render(&run.output("network"))? {
+        let put = Put { run, id, kube: &*kube, deadline, claim: self.claim.as_ref() };
+        for wave in self.render(&run.output("network"), &run.output(&self.images))? {
             if wave.iter().any(has_pods) && !run.ended(&self.images).await {
                 return Err(StepError::message("its images did not reach the nodes"));
             }
             volumes::provide(run.world, &*kube, &wave).await?;
-            let results: Vec<bool> = futures::stream::iter(&wave)
-                .map(|object| put(run, id, &*kube, object, deadline))
-                .buffer_unordered(PARALLEL)
-                .try_collect()
-                .await?;
-            count += results.len();
-            changed += results.iter().filter(|changed| **changed).count();
+            count += wave.len();
+            changed += put.wave(&wave).await?;
         }
         Ok(Applied {
             detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
@@ -102,92 +109,6 @@ impl ComponentStep {
             changed: changed > 0,
         })
     }
-}
-
-/// Applies one object, again and again while the server is not ready for it; tells whether it changed.
-pub(super) async fn put(
-    run: &Run<'_>,
-    id: &str,
-    kube: &dyn Kube,
-    object: &Value,
-    deadline: Instant,
-) -> Result<bool, StepError> {
-    let mut told = String::new();
-    let mut before = None;
-    loop {
-        match compared(kube, object, &mut before).await {
-            Ok(changed) => return Ok(changed),
-            // What a Job runs cannot be changed; it is done over.
-            Err(KubeError::Refused { code: 422, ref reason, .. })
-                if object["kind"] == "Job" && reason.contains("immutable") =>
-            {
-                if let Some(key) = ObjectKey::of(object) {
-                    kube.delete(&key).await?;
-                }
-            }
-            Err(error) if error.is_transient() && Instant::now() < deadline => {
-                let reason = error.to_string();
-                if reason != told {
-                    run.waiting(id, reason.clone());
-                    told = reason;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        run.ctx.clock.sleep(RETRY).await;
-    }
-}
-
-/// Whether pods come of an object.
-fn has_pods(object: &Value) -> bool {
-    matches!(
-        object["kind"].as_str(),
-        Some("Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob" | "Pod" | "ReplicaSet")
-    )
-}
-
-/// Applies an object; tells whether that changed it. `before` keeps what was read of it across attempts, so that one
-/// whose answer was lost counts.
-async fn compared(kube: &dyn Kube, object: &Value, before: &mut Option<Value>) -> Result<bool, KubeError> {
-    if before.is_none() {
-        *before = match ObjectKey::of(object) {
-            Some(key) => Some(own_entry(&kube.get(&key).await?.unwrap_or_default())),
-            None => Some(Value::Null),
-        };
-    }
-    let stored = kube.apply(object).await?;
-    Ok(before.as_ref() != Some(&own_entry(&stored)))
-}
-
-/// What a server keeps of devstack's applies to an object, null where there were none: it renews the entry only when
-/// what it manages changed. Comparing entries asks no clock, neither the host's nor the server's.
-fn own_entry(object: &Value) -> Value {
-    let fields = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let own = fields.into_iter().flatten().find(|entry| entry["manager"] == FIELD_MANAGER);
-    json!({"entry": own, "generation": object.pointer("/metadata/generation")})
-}
-
-/// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
-pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
-    let Some(key) = ObjectKey::of(object) else { return Ok(None) };
-    let Some(mut there) = kube.get(&key).await? else { return Ok(Some((key, true))) };
-    let mut wanted = match kube.apply_dry_run(object).await {
-        Ok(wanted) => wanted,
-        // A change that the server refuses (a Job's template) is a change.
-        Err(KubeError::Refused { .. }) => return Ok(Some((key, false))),
-        Err(error) => return Err(error),
-    };
-    for side in [&mut there, &mut wanted] {
-        if let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.remove("managedFields");
-            metadata.remove("resourceVersion");
-            metadata.remove("generation");
-        }
-        if let Some(fields) = side.as_object_mut() {
-            fields.remove("status");
-        }
-    }
-    Ok((there != wanted).then_some((key, false)))
 }
 
 /// Whether a pod's status tells of a container that ran before `time`. Both are written alike, to the second in UTC.
@@ -288,7 +209,6 @@ impl ReadyStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::fake::FakeKube;
 
     #[test]
     fn a_container_from_before_the_restart_tells_nothing() {
@@ -299,25 +219,5 @@ mod tests {
         let crashed =
             json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
         assert!(!is_older(&crashed, "2026-11-21T15:55:41Z"));
-    }
-
-    #[tokio::test]
-    async fn only_an_apply_that_changed_something_counts() {
-        let kube = FakeKube::default();
-        let object = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b"}, "data": {"a": value}});
-        assert!(compared(&kube, &object("1"), &mut None).await.unwrap(), "it was not there");
-        assert!(!compared(&kube, &object("1"), &mut None).await.unwrap());
-        assert!(compared(&kube, &object("2"), &mut None).await.unwrap());
-        // The answer to the first attempt was lost.
-        let mut before = None;
-        kube.set_down(true);
-        assert!(compared(&kube, &object("3"), &mut before).await.is_err());
-        kube.set_down(false);
-        assert!(compared(&kube, &object("3"), &mut before).await.unwrap());
-        // Somebody else's entry is none of ours.
-        let of =
-            |manager: &str| own_entry(&json!({"metadata": {"managedFields": [{"manager": manager, "time": "x"}]}}));
-        assert_eq!(of("kubectl"), own_entry(&Value::Null));
-        assert_ne!(of(FIELD_MANAGER), own_entry(&Value::Null));
     }
 }

@@ -21,6 +21,8 @@ pub struct HostsStep {
     pub names: Vec<String>,
     /// The service whose LoadBalancer address they get, and the step that gives it; loopback where there is none.
     pub address: Option<(String, String)>,
+    /// The address that an earlier `up` found, where no Service tells it.
+    pub before: Option<IpAddr>,
 }
 
 impl HostsStep {
@@ -49,6 +51,9 @@ impl HostsStep {
     /// The address that the names get, where the cluster can tell it already.
     async fn known_address(&self, world: &World) -> Result<Option<IpAddr>, StepError> {
         let Some((service, _)) = &self.address else { return Ok(Some(IpAddr::V4(Ipv4Addr::LOCALHOST))) };
+        if self.before.is_some() {
+            return Ok(self.before);
+        }
         let (Ok(kube), Some((namespace, name))) = (world.kube(), service.split_once('/')) else { return Ok(None) };
         let key = ObjectKey {
             api_version: "v1".to_owned(),
@@ -65,6 +70,9 @@ impl HostsStep {
         let address = match &self.address {
             Some((service, step)) => {
                 let outputs = run.output(step);
+                if outputs.get("unreachable").is_some() {
+                    return Ok(Applied { detail: "no address to point names at".to_owned(), ..Applied::default() });
+                }
                 let address = outputs.get(service).and_then(Value::as_str).and_then(|text| text.parse().ok());
                 address.ok_or_else(|| StepError::message(format!("{service} has no address")))?
             }

@@ -199,7 +199,7 @@ fn runs_on(choices: &[Choice], nodes: &[NodeFacts]) -> Result<(), StepError> {
 }
 
 /// Brings one image into the store, telling how far it is.
-async fn obtain(run: &Run<'_>, choice: &Choice, id: &str) -> Result<StoredImage, StepError> {
+pub(super) async fn obtain(run: &Run<'_>, choice: &Choice, id: &str) -> Result<StoredImage, StepError> {
     let progress = |done: u64, total: u64| {
         run.ctx.events.emit(Event::StepProgress {
             step: id.to_owned(),

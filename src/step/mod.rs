@@ -1,6 +1,7 @@
 //! Steps: one change each. A closed set; what takes a change back is [`crate::journal::Undo`], which knows no steps.
 
 mod addons;
+mod claim;
 mod cluster;
 mod component;
 mod content;
@@ -8,11 +9,18 @@ mod context;
 mod error;
 mod hosts;
 mod images;
+mod join;
+mod minikube;
 mod network;
+mod objects;
+mod publish;
+mod reach;
+mod registry;
 mod volumes;
 mod world;
 
 pub use addons::AddonsStep;
+pub use claim::Claim;
 pub(crate) use cluster::admin_kubeconfig;
 pub use cluster::{ApiStep, ClusterStep, NodesStep};
 pub use component::{ComponentStep, ReadyStep};
@@ -21,7 +29,13 @@ pub use context::KubeContextStep;
 pub use error::StepError;
 pub use hosts::HostsStep;
 pub use images::{LoadStep, NodeImageStep, ObtainStep};
+pub use join::JoinStep;
+pub use minikube::{MinikubeLoadStep, MinikubeStep};
+pub(crate) use minikube::{explained as minikube_error, look as minikube_profile, own_file as minikube_kubeconfig};
 pub use network::NetworkStep;
+pub use publish::PublishStep;
+pub use reach::ReachStep;
+pub use registry::RegistryStep;
 pub use world::{World, reserved_name};
 
 use serde_json::Value;
@@ -80,14 +94,26 @@ pub enum Step {
     Api(ApiStep),
     /// The pod network and the storage class of a kind cluster.
     Addons(AddonsStep),
+    /// The nodes, and the way to their API server: minikube makes them.
+    Minikube(MinikubeStep),
+    /// Workload images, from the store into minikube's nodes.
+    MinikubeLoad(MinikubeLoadStep),
+    /// Binds the environment to a cluster that is there.
+    Join(Box<JoinStep>),
     /// Workload images, into devstack's store.
     Obtain(ObtainStep),
     /// Workload images, from the store into every node.
     Load(LoadStep),
+    /// The environment's own registry, in a cluster that is there.
+    Registry(RegistryStep),
+    /// Workload images, from the store into a registry.
+    Publish(PublishStep),
     /// A component's objects.
     Component(Box<ComponentStep>),
     /// Waits until a component is ready.
     Ready(ReadyStep),
+    /// Finds the way from this host to the ingress.
+    Reach(ReachStep),
     /// Content, from the host into a bucket.
     Content(ContentStep),
     /// The context in the user's kubeconfig.
@@ -115,7 +141,13 @@ impl Step {
             Self::Nodes(step) => step.apply(run, id).await,
             Self::Api(step) => step.apply(run, id).await,
             Self::Addons(step) => step.apply(run, id).await,
+            Self::Minikube(step) => step.apply(run, id).await,
+            Self::MinikubeLoad(step) => step.apply(run, id).await,
+            Self::Join(step) => step.apply(run).await,
             Self::Obtain(step) => step.apply(run, id).await,
+            Self::Registry(step) => step.apply(run, id).await,
+            Self::Publish(step) => step.apply(run, id).await,
+            Self::Reach(step) => step.apply(run, id).await,
             Self::Load(step) => step.apply(run, id).await,
             Self::Component(step) => step.apply(run, id).await,
             Self::Ready(step) => step.apply(run, id).await,
@@ -135,12 +167,17 @@ impl Step {
             Self::NodeImage(step) => Some(step.observe(world).await?),
             Self::Cluster(step) => Some(step.observe(world).await?),
             Self::Addons(step) => Some(step.observe(world).await?),
+            Self::Minikube(step) => Some(step.observe(world).await?),
+            Self::MinikubeLoad(step) => Some(step.observe(world).await?),
+            Self::Join(step) => Some(step.observe(world)),
             Self::Load(step) => Some(step.observe(world).await?),
+            Self::Registry(step) => Some(step.observe(world).await?),
+            Self::Publish(step) => Some(step.observe(world).await?),
             Self::Component(step) => Some(step.observe(world).await?),
             Self::Content(step) => Some(step.observe(world)),
             Self::KubeContext(step) => Some(step.observe(world)?),
             Self::Hosts(step) => Some(step.observe(world).await?),
-            Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) => None,
+            Self::Nodes(_) | Self::Api(_) | Self::Obtain(_) | Self::Ready(_) | Self::Reach(_) => None,
         })
     }
 }

@@ -74,7 +74,7 @@ impl World {
     }
 
     /// The environment's journal; `None` where it cannot be read, which whoever needs it finds out by opening it.
-    fn journal(&self) -> Option<Journal> {
+    pub(crate) fn journal(&self) -> Option<Journal> {
         Journal::open(&self.dir, self.ctx.fs.clone()).ok()
     }
 

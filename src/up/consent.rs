@@ -1,5 +1,6 @@
 //! What `up` asks before it does it.
 
+use crate::cluster::registry;
 use crate::error::Failure;
 use crate::event::{Action, Change};
 use crate::image::Source;
@@ -12,13 +13,25 @@ const LONG_BUILD: u64 = 60;
 /// How a person is asked: gets what needs consent, one line each; refuses with exit code 5.
 pub type Ask<'a> = &'a (dyn Fn(Vec<String>) -> Result<(), Failure> + Sync);
 
-/// Everything in a plan that needs consent (`design.md`, "Consent"): a substitute for an upstream image, a long source
-/// build, the loss of data.
+/// Everything in a plan that needs consent (`design.md`, "Consent"): the first change to a cluster that devstack did not
+/// make, a substitute for an upstream image, a long source build, the loss of data.
 pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     let mut reasons = Vec::new();
+    if let Some(change) = changes.iter().find(|change| change.step == id::JOIN && change.action == Action::Adopt) {
+        let mut made: Vec<String> =
+            gathered.profile.components.iter().map(|component| component.namespace.clone()).collect();
+        if changes.iter().any(|change| change.step == id::REGISTRY) {
+            made.push(registry::namespace(&gathered.world.environment));
+        }
+        let used = change.why.as_deref().map(|why| format!("; {why}")).unwrap_or_default();
+        reasons.push(format!(
+            "{} is not devstack's own and gets the namespaces {}{used}",
+            change.what,
+            made.join(", ")
+        ));
+    }
     // What is on the nodes already was consented to when it got there.
-    let chosen = std::iter::once(&gathered.node).chain(&gathered.choices);
-    let fetched: Vec<_> = chosen.filter(|choice| choice.source != Source::Nodes).collect();
+    let fetched: Vec<_> = gathered.all_choices().filter(|choice| choice.source != Source::Nodes).collect();
     for choice in fetched.iter().filter(|choice| choice.substitute) {
         reasons.push(format!(
             "{} is played by {}, which is not upstream's: {}",

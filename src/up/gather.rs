@@ -1,35 +1,33 @@
 //! Everything that is read before anything is changed: profile, facts, images, ports.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-
-use serde_json::json;
 
 use crate::access::hosts;
 use crate::access::ports::{self, Reservation};
 use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
-use crate::cluster::blobs;
 use crate::cluster::kind::Adaptation;
+use crate::cluster::minikube::MinikubeSpec;
+use crate::cluster::{ClusterFacts, Provider, blobs};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
-use crate::image::{self, Choice, Images, KubeRange, KubeVersion, Limits, Target};
+use crate::image::{Choice, Images, KubeVersion, Limits};
 use crate::journal::Journal;
-use crate::oci::Platform;
-use crate::plan::{self, Inputs, Plan};
-use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
+use crate::plan::{self, Delivery, Ground, Inputs, KindGround, Plan, Shared, Via};
+use crate::ports::engine::Container;
 use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
-use crate::up::Desired;
 use crate::up::measure::measure;
+use crate::up::{Desired, choose, minikube, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
 
-/// The file of what was chosen, in the environment's directory.
-const CHOICES: &str = "choices.json";
+/// What a dry run has in the place of credentials that are yet to be made.
+const LATER: &str = "made-by-up";
 
 /// What `up` works with.
 pub struct Gathered {
@@ -43,13 +41,17 @@ pub struct Gathered {
     pub sets: Vec<(String, String)>,
     /// What was read.
     pub facts: Facts,
-    /// The node image.
-    pub node: Choice,
+    /// The node image of a kind cluster.
+    pub node: Option<Choice>,
+    /// The cluster that devstack did not make, where it is on one.
+    pub shared: Option<Shared>,
+    /// What minikube is asked for, where it makes the cluster.
+    pub minikube: Option<MinikubeSpec>,
     /// Workload images.
     pub choices: Vec<Choice>,
     /// Number of nodes.
     pub nodes: u8,
-    /// Loopback ports of the ingress.
+    /// Loopback ports of the ingress of a kind cluster.
     pub ports: (u16, u16),
     /// What keeps another `up` from choosing the same ports as long as this one runs; `None` where the cluster has them.
     pub reservation: Option<Reservation>,
@@ -60,12 +62,12 @@ pub struct Gathered {
 }
 
 /// What the command line and the journal leave of the desired state.
-struct Settled {
+pub(super) struct Settled {
     environment: Option<String>,
     source: ProfileSource,
-    recorded_source: String,
-    sets: Vec<(String, String)>,
-    nodes: Option<u8>,
+    pub(super) recorded_source: String,
+    pub(super) sets: Vec<(String, String)>,
+    pub(super) nodes: Option<u8>,
 }
 
 fn settle(ctx: &Context, desired: &Desired) -> Result<Settled, Failure> {
@@ -145,15 +147,31 @@ fn default_profile(ctx: &Context) -> String {
 pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failure> {
     let settled = settle(ctx, desired)?;
     // A wrong profile is told before a missing engine.
-    let name = load(ctx, &settled, &Facts::default())?.name;
+    let name = load(ctx, &settled, &ClusterFacts::own(Provider::Kind, false, None))?.name;
     let environment = settled.environment.clone().unwrap_or(name);
+    let opened = Journal::open(&ctx.dirs.environment(&environment), ctx.fs.clone())?.opened();
     let world = World::real(ctx, &environment);
+    let provider = match provider::settle(&environment, desired, opened.as_ref())? {
+        Some(provider) => provider,
+        None => provider::auto(ctx, &*world.engine).await?,
+    };
+    let world = world.on(provider);
+    match provider {
+        Provider::Existing => shared::gather(ctx, desired, settled, world, opened.as_ref()).await,
+        Provider::Minikube => minikube::gather(ctx, desired, settled, world).await,
+        Provider::Kind => kind(ctx, desired, settled, world).await,
+    }
+}
+
+/// What there is before a kind cluster is made.
+async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) -> Result<Gathered, Failure> {
+    let environment = world.environment.clone();
     let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
     let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());
     let info = info?;
-    let engine_facts = EngineFacts::of(info, &host);
-    let mut facts = Facts { source: None, host, engine: Some(engine_facts), nodes: Vec::new() };
-    let profile = load(ctx, &settled, &facts)?;
+    let engine = EngineFacts::of(info, &host);
+    let mut facts = Facts { source: None, host, engine: Some(engine), nodes: Vec::new() };
+    let profile = load(ctx, &settled, &cluster_facts(&facts))?;
     let images = Images::open(ctx, Some(world.engine.clone()), world.runner.clone(), Limits::default())?;
     let world = world.with_images(images);
     let sites = sites(&profile)?;
@@ -167,7 +185,10 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     if let Some(engine) = &mut facts.engine {
         measure(&world, engine, &there).await;
     }
-    let (node, choices) = choose(&world, &profile, &facts, desired.offline).await?;
+    let target = choose::target(&profile, &facts)?;
+    let on_nodes = choose::images_on_nodes(&world).await?;
+    let choices = choose::choose(&world, &profile, &[NODE_ROLE], target, &on_nodes, desired.offline).await?;
+    let (node, choices) = choose::split(choices)?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
     if is_new {
@@ -183,7 +204,9 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
         source: settled.recorded_source,
         sets: settled.sets,
         facts,
-        node,
+        node: Some(node),
+        shared: None,
+        minikube: None,
         choices,
         nodes,
         ports,
@@ -200,18 +223,17 @@ pub(super) fn refuse_machine(facts: &Facts) -> Result<(), Failure> {
     check::refusal(&check::preflight(&inputs)).map_or(Ok(()), Err)
 }
 
-fn load(ctx: &Context, settled: &Settled, facts: &Facts) -> Result<Resolved, Failure> {
-    let facts = profile_facts(facts);
-    let request = profile::Request::new(&settled.source, &settled.sets, &facts);
-    Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
+/// What a kind cluster on the machine of these facts will be.
+pub(super) fn cluster_facts(facts: &Facts) -> ClusterFacts {
+    let platform = facts.engine.as_ref().map(|engine| engine.platform.clone());
+    ClusterFacts::own(Provider::Kind, facts.reachable().reachable, platform)
 }
 
-/// What a profile may refer to as `${facts.…}`.
-pub(super) fn profile_facts(facts: &Facts) -> serde_json::Value {
-    json!({
-        "reachable": facts.reachable().reachable,
-        "architecture": facts.engine.as_ref().map(|engine| engine.platform.clone()),
-    })
+/// Loads the profile for a cluster.
+pub(super) fn load(ctx: &Context, settled: &Settled, cluster: &ClusterFacts) -> Result<Resolved, Failure> {
+    let facts = cluster.to_value();
+    let request = profile::Request::new(&settled.source, &settled.sets, &facts);
+    Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
 }
 
 pub(super) fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
@@ -253,87 +275,25 @@ pub(super) fn needs(
     }
 }
 
-async fn choose(
-    world: &World,
-    profile: &Resolved,
-    facts: &Facts,
-    offline: bool,
-) -> Result<(Choice, Vec<Choice>), Failure> {
-    let request = request(profile, facts, recorded_choices(world))?;
-    let nodes = images_on_nodes(world).await?;
-    let choices = world.images().map_err(Failure::from)?.resolve(&request, &nodes, offline).await?;
-    split(choices)
-}
-
-/// What the resolver is asked for: every role of the profile, and the nodes, for what these will run on.
-pub(super) fn request(profile: &Resolved, facts: &Facts, recorded: Vec<Choice>) -> Result<image::Request, Failure> {
-    let mut roles = vec![NODE_ROLE.to_owned()];
-    let mut named = BTreeMap::new();
-    for component in &profile.components {
-        for (variable, role) in &component.images {
-            if !roles.contains(role) {
-                roles.push(role.clone());
-            }
-            if let Some(reference) = component.image_overrides.get(variable) {
-                named.insert(
-                    role.clone(),
-                    reference.parse().map_err(|error: image::NotAReference| Failure::usage(error.to_string()))?,
-                );
-            }
-        }
-    }
-    let target = facts.target()?;
-    let platform = target.platform.as_deref().unwrap_or("linux/amd64");
-    let platform: Platform =
-        platform.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {platform}")))?;
-    let kubernetes = match profile.cluster.kubernetes.as_str() {
-        "auto" => KubeRange::default(),
-        wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
-    };
-    let cgroup = facts.engine.as_ref().map(EngineFacts::cgroup).filter(|version| *version != 0);
-    Ok(image::Request { roles, target: Target { platform, cpu: target.level, kubernetes, cgroup }, named, recorded })
-}
-
-/// The node image and those of the workloads.
-pub(super) fn split(mut choices: Vec<Choice>) -> Result<(Choice, Vec<Choice>), Failure> {
-    let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
-    let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
-    Ok((node, choices))
-}
-
-/// What an earlier `up` chose; nothing where it cannot be read, and then the choice is made again.
-fn recorded_choices(world: &World) -> Vec<Choice> {
-    let text = world.ctx.fs.read(&world.dir.join(CHOICES)).ok().flatten();
-    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-}
-
-/// What every running node has, and the image that the nodes themselves were made from.
-async fn images_on_nodes(world: &World) -> Result<BTreeSet<String>, Failure> {
-    let nodes = world.engine.containers(Some(&format!("{KIND_CLUSTER_LABEL}={}", world.reserved_name()))).await?;
-    let lists = nodes.iter().filter(|node| node.state == "running").map(|node| async {
-        let list = world.engine.exec(&node.id, &["ctr", "-n", "k8s.io", "images", "ls", "-q"], None).await;
-        list.map(|list| list.text().lines().map(str::to_owned).collect::<BTreeSet<_>>()).unwrap_or_default()
-    });
-    let lists = futures::future::join_all(lists).await;
-    if lists.len() != nodes.len() {
-        return Ok(BTreeSet::new());
-    }
-    let everywhere = lists.into_iter().reduce(|one, other| one.intersection(&other).cloned().collect());
-    let mut images = everywhere.unwrap_or_default();
-    images.extend(nodes.first().map(|node| node.image.clone()));
-    Ok(images)
-}
-
 impl Gathered {
     /// Records what was chosen, so that the next `up` asks nobody.
     ///
     /// # Errors
     /// What the file system said.
     pub fn record_choices(&self) -> Result<(), Failure> {
-        let path = self.world.dir.join(CHOICES);
-        let all: Vec<&Choice> = std::iter::once(&self.node).chain(&self.choices).collect();
+        let path = self.world.dir.join(choose::CHOICES);
+        let all: Vec<&Choice> = self.all_choices().collect();
         let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
         Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
+    }
+
+    /// Every image that was chosen.
+    pub fn all_choices(&self) -> impl Iterator<Item = &Choice> {
+        let registry = match self.shared.as_ref().and_then(|shared| shared.delivery.as_ref()) {
+            Some(Delivery { via: Via::Own(choice), .. }) => Some(&**choice),
+            _ => None,
+        };
+        self.node.iter().chain(&self.choices).chain(registry)
     }
 
     /// The credentials of the profile, generated where they are not there yet.
@@ -349,12 +309,18 @@ impl Gathered {
         Ok(credentials)
     }
 
-    /// The credentials that are there already; a dry run makes none.
+    /// The credentials that are there already; a dry run makes none, and has something in their place that shows what
+    /// is made with them.
     ///
     /// # Errors
     /// What the file system said.
     pub fn known_credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
-        Ok(secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?)
+        let mut known = secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?;
+        for name in self.profile.components.iter().flat_map(|component| &component.credentials) {
+            let later = || Credential { username: LATER.to_owned(), password: LATER.to_owned() };
+            known.entry(name.clone()).or_insert_with(later);
+        }
+        Ok(known)
     }
 
     /// The plan. For a dry run no credentials exist yet; the names stand for them.
@@ -363,15 +329,25 @@ impl Gathered {
     /// A defect of the plan.
     pub fn plan(&self, journal: &Journal, credentials: BTreeMap<String, Credential>) -> Result<Plan, Failure> {
         let engine = self.facts.engine.as_ref();
+        let ground = match (&self.shared, &self.minikube, &self.node) {
+            (Some(shared), ..) => Ground::Shared(Box::new(shared.clone())),
+            (None, Some(spec), _) => Ground::Minikube(spec.clone()),
+            (None, None, Some(node)) => Ground::Kind(Box::new(KindGround {
+                node: node.clone(),
+                nodes: self.nodes,
+                adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
+                blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
+            })),
+            (None, None, None) => {
+                return Err(Failure::new(ExitCode::Failed, "there is no node image to make a cluster of"));
+            }
+        };
         let inputs = Inputs {
             environment: &self.world.environment,
             profile: &self.profile,
-            node: self.node.clone(),
+            ground,
             choices: self.choices.clone(),
-            nodes: self.nodes,
             ports: self.ports,
-            blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
-            adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
             credentials,
             sites: self.sites.clone(),
             before: journal.outputs(),
@@ -383,18 +359,41 @@ impl Gathered {
 
     /// One line that says what is coming.
     pub fn summary(&self) -> String {
-        let target = self.facts.target().ok();
-        let level = target.as_ref().and_then(|target| target.level).map(|level| format!(", CPU level {level}"));
-        let why = target.as_ref().and_then(|target| target.why.as_ref()).map(|why| format!(" ({why})"));
-        let level = format!("{}{}", level.unwrap_or_default(), why.unwrap_or_default());
-        let platform = target.and_then(|target| target.platform).unwrap_or_default();
+        let (level, why, platform, place, version) = match (&self.shared, &self.minikube) {
+            (None, Some(spec)) => (
+                None,
+                None,
+                self.choices.first().map(|choice| choice.platform.to_string()).unwrap_or_default(),
+                format!("minikube, {} driver", spec.driver.as_deref().unwrap_or("its own choice of")),
+                spec.kubernetes.clone(),
+            ),
+            (Some(Shared { existing, .. }), _) => (
+                existing.level(),
+                None,
+                existing.platform(),
+                format!("existing, {} ({})", existing.context, existing.identity.server),
+                existing.version.clone(),
+            ),
+            (None, None) => {
+                let target = self.facts.target().ok();
+                (
+                    target.as_ref().and_then(|target| target.level),
+                    target.as_ref().and_then(|target| target.why.clone()),
+                    target.and_then(|target| target.platform).unwrap_or_default(),
+                    self.world.provider.to_string(),
+                    self.node.as_ref().map(|node| node.version.clone()).unwrap_or_default(),
+                )
+            }
+        };
+        let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+        let level = level.map(|level| format!(", CPU level {level}{why}")).unwrap_or_default();
         let nodes = if self.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.nodes) };
         let name = if self.world.environment == self.profile.name {
             self.profile.name.clone()
         } else {
             format!("{} as {}", self.profile.name, self.world.environment)
         };
-        format!("{name} · kind · {nodes} · Kubernetes {} · {platform}{level}", self.node.version)
+        format!("{name} · {place} · {nodes} · Kubernetes {version} · {platform}{level}")
     }
 }
 
@@ -414,6 +413,7 @@ mod tests {
             provider: "kind".to_owned(),
             nodes: None,
             context: None,
+            instance: None,
             ports: BTreeMap::from([("http".to_owned(), ports.0), ("https".to_owned(), ports.1)]),
             at: "2026-01-01T00:00:00Z".to_owned(),
         };

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gather::{needs, profile_facts, refuse_machine, request, sites, split};
+use super::choose::{request, split, target};
+use super::gather::{NODE_ROLE, cluster_facts, needs, refuse_machine, sites};
 use super::{Gathered, consent, show};
 use crate::access::hosts;
 use crate::access::ports::{self, Probe};
@@ -78,10 +79,10 @@ async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec<check::Fin
     let world = World::new(&ctx, "s3www", Arc::new(FakeEngine::new(engine.info.clone())), Arc::new(runner.clone()));
     refuse_machine(facts)?;
     let source = ProfileSource::of("s3www");
-    let known = profile_facts(facts);
+    let known = cluster_facts(facts).to_value();
     let profile = profile::load(&profile::Request::new(&source, &[], &known))?;
     let images = Images::open(&ctx, None, Arc::new(runner.clone()), Limits::default())?;
-    let request = request(&profile, facts, Vec::new())?;
+    let request = request(&profile, &[NODE_ROLE], target(&profile, facts)?, Vec::new())?;
     let available = everything(&images, &request.roles);
     let (node, choices) =
         split(resolve(images.catalog(), &request, &available).map_err(crate::image::ImageError::from)?)?;
@@ -107,7 +108,9 @@ async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec<check::Fin
         source: "s3www".to_owned(),
         sets: Vec::new(),
         facts: facts.clone(),
-        node,
+        node: Some(node),
+        shared: None,
+        minikube: None,
         choices,
         ports,
         reservation: None,
@@ -153,7 +156,7 @@ async fn plan(facts: &Facts, cache: &Path) -> String {
     let layers = if blobs::can_mount(engine) { "linked" } else { "streamed" };
     writeln!(text, "nodes   {adapted}, image layers {layers}").unwrap();
     text.push_str("images\n");
-    std::iter::once(&gathered.node).chain(&gathered.choices).for_each(|choice| text.push_str(&image(choice)));
+    gathered.node.iter().chain(&gathered.choices).for_each(|choice| text.push_str(&image(choice)));
     text.push_str("changes\n");
     for change in &changes {
         let why = change.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();

@@ -6,18 +6,86 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::access::incluster;
 use crate::access::verify::{self, Endpoint, Promise};
 use crate::check;
+use crate::cluster::Provider;
 use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
-use crate::plan::{Plan, id, route_host};
+use crate::plan::{Plan, id, route_host, url};
 use crate::ports::runner::RunError;
+use crate::profile::ResolvedRoute;
 use crate::step::{StepError, World};
 use crate::up::Gathered;
 
 /// How long an endpoint may take once everything behind it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A way in that every route has.
+struct Entrance {
+    /// What the endpoint's name ends with.
+    suffix: &'static str,
+    /// The domain of its host names; `None` where only the API server leads to the services themselves.
+    domain: Option<&'static str>,
+    port: u16,
+    /// The address to dial, where names are not looked up.
+    dial: Option<SocketAddr>,
+}
+
+impl Entrance {
+    fn url(&self, gathered: &Gathered, route: &ResolvedRoute) -> String {
+        let host = route_host(&gathered.world.environment, &gathered.profile.name, &route.host);
+        match self.domain {
+            Some(domain) => url(&format!("{host}.{domain}"), self.port, &route.path),
+            None => {
+                url(&format!("{}.{}{}", route.service, route.namespace, incluster::DOMAIN), route.port, &route.path)
+            }
+        }
+    }
+}
+
+/// The ways into a kind cluster: a port of the loopback address, and where the hosts file has names, what they point at.
+fn published(gathered: &Gathered, outputs: &BTreeMap<String, Value>, balanced: bool) -> Vec<Entrance> {
+    let port = gathered.ports.0;
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let mut entrances = vec![Entrance { suffix: "", domain: Some("localhost"), port, dial: Some(loopback) }];
+    if outputs.contains_key(id::HOSTS) {
+        let port = if balanced { 80 } else { port };
+        entrances.push(Entrance { suffix: "-test", domain: Some("test"), port, dial: None });
+    }
+    entrances
+}
+
+/// The way into a cluster whose ingress is not published on this host, as it was found.
+fn found(gathered: &Gathered, outputs: &BTreeMap<String, Value>) -> Vec<Entrance> {
+    let reach = outputs.get(id::REACH).cloned().unwrap_or_default();
+    let address = reach["ingress"].as_str().and_then(|address| address.parse::<IpAddr>().ok());
+    let address = address.zip(reach["port"].as_u64().and_then(|port| u16::try_from(port).ok()));
+    let Some((ip, port)) = address else {
+        let reason = reach["unreachable"].as_str().unwrap_or("it was given no address");
+        gathered.world.ctx.events.warn(format!(
+            "the ingress cannot be reached from this host ({reason}): services are proven through the API server, and \
+             `kubectl port-forward` leads to them"
+        ));
+        return vec![Entrance { suffix: "", domain: None, port: 80, dial: None }];
+    };
+    let at = SocketAddr::new(ip, port);
+    // Names below `localhost` need no entry anywhere.
+    let (domain, dial) = match (ip.is_loopback(), outputs.contains_key(id::HOSTS)) {
+        (true, _) => ("localhost", Some(at)),
+        (false, true) => ("test", None),
+        (false, false) => {
+            gathered
+                .world
+                .ctx
+                .events
+                .warn(format!("the hosts file cannot be changed: point the names at {ip} yourself"));
+            ("test", Some(at))
+        }
+    };
+    vec![Entrance { suffix: "", domain: Some(domain), port, dial }]
+}
 
 /// What the environment promises: each route under each of its names, and the profile's own requests.
 ///
@@ -32,33 +100,31 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
     if let (Some((service, _)), Some(address)) = (&plan.ingress_address, address) {
         scope.set(&format!("services.{}.address", service.replace('/', ".")), address.to_string());
     }
+    let entrances = match gathered.world.provider {
+        Provider::Existing | Provider::Minikube => found(gathered, outputs),
+        Provider::Kind => published(gathered, outputs, address.is_some()),
+    };
+    for route in &gathered.profile.routes {
+        if let Some(entrance) = entrances.first() {
+            let url = entrance.url(gathered, route);
+            scope.set(&format!("routes.{}.url", route.name), url);
+        }
+    }
     let verifications = gathered.profile.verify(&scope)?;
     let mut promises = Vec::new();
     for route in &gathered.profile.routes {
-        let host = route_host(&gathered.world.environment, &gathered.profile.name, &route.host);
-        let port = gathered.ports.0;
-        let suffix = if port == 80 { String::new() } else { format!(":{port}") };
         let own = scope.get(&format!("routes.{}.url", route.name)).and_then(Value::as_str).unwrap_or_default();
         let wanted = verifications.iter().find(|one| one.url == own);
-        let mut promise = |name: String, url: String, dial: Option<SocketAddr>| {
+        for entrance in &entrances {
             promises.push(Promise {
-                name,
-                url,
+                name: format!("{}{}", route.name, entrance.suffix),
+                url: entrance.url(gathered, route),
                 status: wanted.map_or(200, |one| one.status),
                 sha256: wanted.and_then(|one| one.sha256.clone()),
                 contains: wanted.and_then(|one| one.contains.clone()),
-                dial,
+                dial: entrance.dial,
                 shown: true,
             });
-        };
-        let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        promise(route.name.clone(), format!("http://{host}.localhost{suffix}{}", route.path), Some(loopback));
-        if outputs.contains_key(id::HOSTS) {
-            let url = match address {
-                Some(_) => format!("http://{host}.test{}", route.path),
-                None => format!("http://{host}.test{suffix}{}", route.path),
-            };
-            promise(format!("{}-test", route.name), url, None);
         }
     }
     for one in verifications {
@@ -114,7 +180,7 @@ pub async fn prove(
         return Err(Failure::new(ExitCode::Failed, format!("{} does not serve what it promises", broken.url))
             .cause(reason)
             .hint("devstack doctor")
-            .kept("the cluster; `devstack up` resumes here, `devstack down` removes it"));
+            .kept("what was made; `devstack up` resumes here, `devstack down` removes it"));
     }
     let detail = format!("{0}/{0}", fetched.len());
     ctx.events.emit(Event::StepDone { step, detail, changed: false, seconds });
@@ -153,6 +219,14 @@ pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
             Some(hint) => failure = failure.hint(hint),
             None => failure = failure.hint("devstack doctor"),
         },
+    }
+    if world.provider != Provider::Kind {
+        return match world.identity() {
+            Some(_) => {
+                failure.kept("what was made in the cluster; `devstack up` resumes here, `devstack down` removes it")
+            }
+            None => failure,
+        };
     }
     match world.nodes().await {
         Ok(nodes) if !nodes.is_empty() => {

@@ -260,9 +260,9 @@ impl Kube for MortalKube {
         self.1.alive().await;
         self.0.kube.list(version, kind, namespace, selector).await
     }
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError> {
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError> {
         self.1.reach(&format!("before delete {key}")).await;
-        let result = self.0.kube.delete(key).await;
+        let result = self.0.kube.delete(key, uid).await;
         self.1.reach(&format!("after delete {key}")).await;
         result
     }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use devstack::access::hosts::Access;
 use devstack::access::site::Site;
 use devstack::access::verify::Endpoint;
+use devstack::cluster::{ClusterFacts, Provider};
 use devstack::context::{Context, Vars};
 use devstack::down::{self, Downed};
 use devstack::error::Failure;
@@ -92,7 +93,7 @@ fn ground() -> Ground {
     let balancer = http::site(SocketAddr::from((balancer, 80)), Arc::clone(&served)).is_ok().then_some(balancer);
     let port = http::site(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Arc::clone(&served)).unwrap().port();
     let source = ProfileSource::of("s3www");
-    let facts = json!({"reachable": balancer.is_some(), "architecture": "linux/amd64"});
+    let facts = ClusterFacts::own(Provider::Kind, balancer.is_some(), Some("linux/amd64".to_owned())).to_value();
     let profile = profile::load(&profile::Request::new(&source, &[], &facts)).unwrap();
     let roles: BTreeSet<&String> = profile.components.iter().flat_map(|component| component.images.values()).collect();
     let choices: Vec<Choice> = roles.into_iter().map(|role| choice(role)).collect();
@@ -219,7 +220,9 @@ impl Fakes {
                 engine: Some(EngineFacts { platform: "linux/amd64".to_owned(), ..EngineFacts::default() }),
                 ..Facts::default()
             },
-            node: ground.node.clone(),
+            node: Some(ground.node.clone()),
+            shared: None,
+            minikube: None,
             choices: ground.choices.clone(),
             nodes: 1,
             ports: ground.ports,

@@ -17,6 +17,7 @@
 )]
 
 mod bad;
+mod existing;
 mod harness;
 mod kills;
 mod life;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use devstack::context::Vars;
-use devstack::image::{Obstacle, ObtainError, RegistryError, Source};
+use devstack::image::{Images, Obstacle, ObtainError, Publish, RegistryError, Source};
 use devstack::oci::{Digest, Platform};
 use proxy::Fault;
 use world::{World, found, lowest_layer, refused, request};
@@ -51,6 +51,34 @@ async fn an_image_is_found_by_its_manifest_and_fetched_with_checked_digests() {
     assert_eq!(again.source, Source::Store);
     images.obtain(&again, "images", &|_, _| ()).await.unwrap();
     assert!(world.proxy.seen("").is_empty(), "what is in the store is not asked for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_pushed_whole_and_only_once() {
+    let world = World::start().await;
+    world.push("site/one:v1", BOTH, &[BIG, b"second"]).await;
+    let images = world.images(no_vars());
+    let choice = found(&images, &world.name("site/one:v1")).await;
+    let publish = Publish::new(world.name("team/mine"), "registry.example:5000/team/mine");
+    let (to, pull) = Images::published_as(&publish, &choice).unwrap();
+    let own = world.proxy.host.replace(':', "-");
+    assert_eq!(to.to_string(), world.name(&format!("team/mine/{own}/site/one:v1")));
+    assert_eq!(pull.to_string(), format!("registry.example:5000/team/mine/{own}/site/one:v1"));
+    assert!(!images.is_published(&choice, &to).await, "the store does not have it yet");
+    let stored = images.obtain(&choice, "images", &|_, _| ()).await.unwrap();
+    assert!(!images.is_published(&choice, &to).await);
+    images.publish(&stored, &to).await.unwrap();
+    assert!(images.is_published(&choice, &to).await);
+
+    // What was pushed can be fetched, and is the same.
+    let elsewhere = World::start().await;
+    let copy = elsewhere.images(no_vars());
+    let fetched = copy.obtain(&found(&copy, &to.to_string()).await, "images", &|_, _| ()).await.unwrap();
+    assert_eq!((&fetched.manifest.digest, &fetched.layers), (&stored.manifest.digest, &stored.layers));
+
+    world.proxy.forget();
+    images.publish(&stored, &to).await.unwrap();
+    assert!(world.proxy.seen("/blobs/uploads/").is_empty(), "a layer that is there is not sent again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
@@ -46,6 +46,26 @@ impl Default for Limits {
     }
 }
 
+/// What a repository is asked to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Reading.
+    Pull,
+    /// Reading and writing.
+    Push,
+}
+
+impl Access {
+    /// The scope that a token is asked for.
+    fn scope(self, reference: &Reference) -> String {
+        let actions = match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        };
+        format!("repository:{}:{actions}", reference.repository())
+    }
+}
+
 /// Larger than any manifest that registries accept.
 const MAX_DOCUMENT: usize = 4 << 20;
 
@@ -65,7 +85,7 @@ pub struct Client {
 struct Host {
     greeting: OnceCell<Result<Challenge, RegistryError>>,
     login: OnceCell<Option<Login>>,
-    /// Tokens by repository.
+    /// Tokens by scope.
     tokens: tokio::sync::Mutex<HashMap<String, String>>,
 }
 
@@ -121,10 +141,10 @@ impl Client {
         let host = reference.registry();
         let version = reference.version();
         let what = format!("{}:{version}", reference.repository()).replace(":sha256:", "@sha256:");
-        let path = format!("manifests/{version}");
+        let path = format!("{}/manifests/{version}", reference.repository());
         let accept = [media::INDEX, media::MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST].join(", ");
         let prepare = |request: RequestBuilder| request.header(ACCEPT, &accept).timeout(self.limits.answer);
-        let response = self.get(reference, &path, &what, &prepare).await?;
+        let response = self.request(Access::Pull, Method::GET, reference, &path, &what, &prepare).await?;
         let media_type = header(response.headers(), CONTENT_TYPE.as_str())
             .map(|text| text.split(';').next().unwrap_or_default().trim().to_owned())
             .unwrap_or_default();
@@ -152,8 +172,8 @@ impl Client {
             0 => request,
             offset => request.header(RANGE, format!("bytes={offset}-")),
         };
-        let path = format!("blobs/{digest}");
-        let open = self.get(reference, &path, &what, &prepare);
+        let path = format!("{}/blobs/{digest}", reference.repository());
+        let open = self.request(Access::Pull, Method::GET, reference, &path, &what, &prepare);
         let host = reference.registry();
         tokio::time::timeout(self.limits.stall, open).await.unwrap_or_else(|_| Err(slow(host, self.limits.stall)))
     }
@@ -186,9 +206,12 @@ impl Client {
         tokio::time::timeout(self.limits.answer, read).await.unwrap_or_else(|_| Err(slow(host, self.limits.answer)))
     }
 
-    /// GETs `/v2/REPOSITORY/PATH` with whatever login the host wants. A token that ran out is renewed once.
-    async fn get(
+    /// Asks for `/v2/PATH`, or a whole URL of the same host, with whatever login the host wants. A token that ran out
+    /// is renewed once. A login is never sent to another host than the reference's.
+    pub(super) async fn request(
         &self,
+        access: Access,
+        method: Method,
         reference: &Reference,
         path: &str,
         what: &str,
@@ -197,11 +220,14 @@ impl Client {
         let name = reference.registry();
         let host = self.host(name);
         let challenge = host.greeting.get_or_init(|| self.greet(name)).await.clone()?;
-        let url = format!("{}/v2/{}/{path}", self.base(name), reference.repository());
+        let base = self.base(name);
+        let url = if path.contains("://") { path.to_owned() } else { format!("{base}/v2/{path}") };
+        let ours = url.starts_with(&format!("{base}/"));
         let mut renewed = false;
         loop {
-            let mut request = prepare(self.http(name).get(&url));
+            let mut request = prepare(self.http(name).request(method.clone(), &url));
             match &challenge {
+                _ if !ours => {}
                 Challenge::Open => {}
                 Challenge::Basic => {
                     if let Some(Login::Password { user, password }) = self.login(&host, name).await {
@@ -209,7 +235,7 @@ impl Client {
                     }
                 }
                 Challenge::Bearer { realm, service } => {
-                    let token = self.token(&host, reference, realm, service.as_deref()).await?;
+                    let token = self.token(&host, access, reference, realm, service.as_deref()).await?;
                     request = request.header(AUTHORIZATION, format!("Bearer {token}"));
                 }
             }
@@ -218,7 +244,7 @@ impl Client {
                 response.status() == StatusCode::UNAUTHORIZED && matches!(challenge, Challenge::Bearer { .. });
             if expired && !renewed {
                 renewed = true;
-                host.tokens.lock().await.remove(reference.repository());
+                host.tokens.lock().await.remove(&access.scope(reference));
                 continue;
             }
             return accept(name, what, response);
@@ -246,30 +272,32 @@ impl Client {
     async fn token(
         &self,
         host: &Host,
+        access: Access,
         reference: &Reference,
         realm: &str,
         service: Option<&str>,
     ) -> Result<String, RegistryError> {
-        let repository = reference.repository();
+        let scope = access.scope(reference);
         let mut tokens = host.tokens.lock().await;
-        if let Some(token) = tokens.get(repository) {
+        if let Some(token) = tokens.get(&scope) {
             return Ok(token.clone());
         }
         let name = reference.registry();
         let login = self.login(host, name).await;
-        let token = match self.fetch_token(reference, realm, service, login.as_ref()).await {
+        let token = match self.fetch_token(&scope, reference, realm, service, login.as_ref()).await {
             // A login that ran out does not keep anybody from what is public.
             Err(RegistryError::Unauthorized { .. }) if login.is_some() => {
-                self.fetch_token(reference, realm, service, None).await?
+                self.fetch_token(&scope, reference, realm, service, None).await?
             }
             other => other?,
         };
-        tokens.insert(repository.to_owned(), token.clone());
+        tokens.insert(scope, token.clone());
         Ok(token)
     }
 
     async fn fetch_token(
         &self,
+        scope: &str,
         reference: &Reference,
         realm: &str,
         service: Option<&str>,
@@ -282,8 +310,7 @@ impl Client {
         }
         let host = reference.registry();
         let protocol = |reason: &str| RegistryError::Protocol { host: host.to_owned(), reason: reason.to_owned() };
-        let scope = format!("repository:{}:pull", reference.repository());
-        let mut fields = vec![("scope", scope.as_str()), ("client_id", "devstack")];
+        let mut fields = vec![("scope", scope), ("client_id", "devstack")];
         fields.extend(service.map(|service| ("service", service)));
         let url = |fields: &[(&str, &str)]| {
             reqwest::Url::parse_with_params(realm, fields).map_err(|_| protocol("its token service is no URL"))

@@ -230,8 +230,12 @@ impl Kube for FakeKube {
         Ok(found.filter(|object| selected(object, selector)).collect())
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<(), KubeError> {
+    async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Result<(), KubeError> {
         let mut state = self.answering()?;
+        let there = state.objects.get(key).and_then(|object| object["metadata"]["uid"].as_str());
+        if uid.is_some() && there != uid {
+            return Ok(());
+        }
         state.objects.remove(key);
         if key.kind == "Namespace" {
             state.objects.retain(|other, _| other.namespace.as_ref() != Some(&key.name));
@@ -294,7 +298,9 @@ mod tests {
         assert!(kube.get(&key).await.unwrap_err().is_transient());
         kube.set_down(false);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}});
-        kube.delete(&ObjectKey::of(&namespace).unwrap()).await.unwrap();
+        kube.delete(&ObjectKey::of(&namespace).unwrap(), Some("another")).await.unwrap();
+        assert_eq!(kube.keys().len(), 1);
+        kube.delete(&ObjectKey::of(&namespace).unwrap(), None).await.unwrap();
         assert!(kube.keys().is_empty());
     }
 

@@ -1,6 +1,7 @@
 //! What the tests work with: an account's whole surroundings in a temporary directory, the machine before and after,
 //! and clients that share nothing with devstack.
 
+mod foreign;
 mod http;
 mod machine;
 mod phases;
@@ -8,6 +9,7 @@ mod process;
 mod tools;
 mod world;
 
+pub use foreign::Foreign;
 pub use http::get;
 pub use machine::Machine;
 pub use phases::Phases;

@@ -1,0 +1,154 @@
+//! Objects into a cluster: applied side by side, again and again while the server is not ready for them, and what an
+//! apply would change.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+
+use crate::executor::Run;
+use crate::ports::Kube;
+use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
+use crate::step::StepError;
+use crate::step::claim::Claim;
+
+/// Requests to the API server at a time.
+pub(super) const PARALLEL: usize = 8;
+
+/// How often a server that is not ready for an object is asked again.
+const RETRY: Duration = Duration::from_millis(150);
+
+/// How a step applies objects.
+pub(super) struct Put<'a> {
+    pub(super) run: &'a Run<'a>,
+    /// The step.
+    pub(super) id: &'a str,
+    pub(super) kube: &'a dyn Kube,
+    /// Until when a server that is not ready is asked again.
+    pub(super) deadline: Instant,
+    /// The claim on the objects, in a cluster that others use too.
+    pub(super) claim: Option<&'a Claim>,
+}
+
+impl Put<'_> {
+    /// Applies objects that need not wait for each other; gives how many changed.
+    pub(super) async fn wave(&self, wave: &[Value]) -> Result<usize, StepError> {
+        let absent = match self.claim {
+            Some(claim) => claim.announce(self.run, self.id, self.kube, wave).await?,
+            None => Vec::new(),
+        };
+        let results: Vec<(bool, Value)> =
+            futures::stream::iter(wave).map(|object| self.one(object)).buffer_unordered(PARALLEL).try_collect().await?;
+        let made = results.iter().filter_map(|(_, stored)| ObjectKey::of(stored).zip(Some(stored)));
+        let made = made.filter(|(key, _)| absent.contains(key));
+        let uid = |stored: &Value| stored.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        Claim::made(self.run, self.id, made.map(|(key, stored)| (key, uid(stored))).collect())?;
+        Ok(results.iter().filter(|(changed, _)| *changed).count())
+    }
+
+    /// Applies one object; gives whether it changed, and the object as stored.
+    async fn one(&self, object: &Value) -> Result<(bool, Value), StepError> {
+        let mut told = String::new();
+        let mut before = None;
+        loop {
+            match compared(self.kube, object, &mut before).await {
+                Ok(done) => return Ok(done),
+                // What a Job runs cannot be changed; it is done over.
+                Err(KubeError::Refused { code: 422, ref reason, .. })
+                    if object["kind"] == "Job" && reason.contains("immutable") =>
+                {
+                    if let Some(key) = ObjectKey::of(object) {
+                        self.kube.delete(&key, None).await?;
+                    }
+                }
+                Err(error) if error.is_transient() && Instant::now() < self.deadline => {
+                    let reason = error.to_string();
+                    if reason != told {
+                        self.run.waiting(self.id, reason.clone());
+                        told = reason;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.run.ctx.clock.sleep(RETRY).await;
+        }
+    }
+}
+
+/// Whether pods come of an object.
+pub(super) fn has_pods(object: &Value) -> bool {
+    matches!(
+        object["kind"].as_str(),
+        Some("Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "CronJob" | "Pod" | "ReplicaSet")
+    )
+}
+
+/// Applies an object; tells whether that changed it, and gives it as stored. `before` keeps what was read of it across attempts, so that one
+/// whose answer was lost counts.
+async fn compared(kube: &dyn Kube, object: &Value, before: &mut Option<Value>) -> Result<(bool, Value), KubeError> {
+    if before.is_none() {
+        *before = match ObjectKey::of(object) {
+            Some(key) => Some(own_entry(&kube.get(&key).await?.unwrap_or_default())),
+            None => Some(Value::Null),
+        };
+    }
+    let stored = kube.apply(object).await?;
+    Ok((before.as_ref() != Some(&own_entry(&stored)), stored))
+}
+
+/// What a server keeps of devstack's applies to an object, null where there were none: it renews the entry only when
+/// what it manages changed. Comparing entries asks no clock, neither the host's nor the server's.
+fn own_entry(object: &Value) -> Value {
+    let fields = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let own = fields.into_iter().flatten().find(|entry| entry["manager"] == FIELD_MANAGER);
+    json!({"entry": own, "generation": object.pointer("/metadata/generation")})
+}
+
+/// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
+pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
+    let Some(key) = ObjectKey::of(object) else { return Ok(None) };
+    let Some(mut there) = kube.get(&key).await? else { return Ok(Some((key, true))) };
+    let mut wanted = match kube.apply_dry_run(object).await {
+        Ok(wanted) => wanted,
+        // A change that the server refuses (a Job's template) is a change.
+        Err(KubeError::Refused { .. }) => return Ok(Some((key, false))),
+        Err(error) => return Err(error),
+    };
+    for side in [&mut there, &mut wanted] {
+        if let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+            metadata.remove("generation");
+        }
+        if let Some(fields) = side.as_object_mut() {
+            fields.remove("status");
+        }
+    }
+    Ok((there != wanted).then_some((key, false)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::fake::FakeKube;
+
+    #[tokio::test]
+    async fn only_an_apply_that_changed_something_counts() {
+        let kube = FakeKube::default();
+        let object = |value: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "b"}, "data": {"a": value}});
+        assert!(compared(&kube, &object("1"), &mut None).await.unwrap().0, "it was not there");
+        assert!(!compared(&kube, &object("1"), &mut None).await.unwrap().0);
+        assert!(compared(&kube, &object("2"), &mut None).await.unwrap().0);
+        // The answer to the first attempt was lost.
+        let mut before = None;
+        kube.set_down(true);
+        assert!(compared(&kube, &object("3"), &mut before).await.is_err());
+        kube.set_down(false);
+        assert!(compared(&kube, &object("3"), &mut before).await.unwrap().0);
+        // Somebody else's entry is none of ours.
+        let of =
+            |manager: &str| own_entry(&json!({"metadata": {"managedFields": [{"manager": manager, "time": "x"}]}}));
+        assert_eq!(of("kubectl"), own_entry(&Value::Null));
+        assert_ne!(of(FIELD_MANAGER), own_entry(&Value::Null));
+    }
+}

@@ -1,0 +1,137 @@
+//! Everything that is read of a cluster that devstack did not make, before anything is changed there.
+
+use crate::access::hosts;
+use crate::access::kubeconfig;
+use crate::cluster::ClusterFacts;
+use crate::cluster::existing::Existing;
+use crate::cluster::registry;
+use crate::context::Context;
+use crate::error::{ExitCode, Failure};
+use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
+use crate::image::{Choice, Images, KubeVersion, Limits, Source, Target};
+use crate::journal::Opened;
+use crate::plan::{Delivery, Shared, Via};
+use crate::profile::Resolved;
+use crate::secrets;
+use crate::step::World;
+use crate::up::gather::{Gathered, Settled, load, sites};
+use crate::up::{Desired, choose};
+
+/// Reads the cluster behind a context of the user's kubeconfig.
+///
+/// # Errors
+/// No such context, a server that does not answer, another cluster than the environment's, images that nodes cannot
+/// get.
+pub(super) async fn gather(
+    ctx: &Context,
+    desired: &Desired,
+    settled: Settled,
+    world: World,
+    opened: Option<&Opened>,
+) -> Result<Gathered, Failure> {
+    let wanted = desired.context.as_deref().or_else(|| opened?.context.as_deref());
+    let extracted = kubeconfig::extract(&*ctx.fs, &ctx.user_kubeconfigs(), wanted, &world.reserved_name())?;
+    world.connect(&extracted.text).await?;
+    let existing = Existing::read(&*world.kube()?, &extracted.context, &extracted.text).await?;
+    let profile = load(ctx, &settled, &ClusterFacts::existing(&existing))?;
+    volumes(&profile, &settled, &existing)?;
+    let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
+    // An engine is of use where it has images, and is not missed otherwise.
+    let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());
+    let engine = info.ok().map(|info| EngineFacts::of(info, &host));
+    let images =
+        Images::open(ctx, engine.is_some().then(|| world.engine.clone()), world.runner.clone(), Limits::default())?;
+    let facts = Facts { source: None, host, engine, nodes: existing.nodes.clone() };
+    let world = world.with_images(images);
+    let target = target(&existing)?;
+    let recorded = choose::recorded_choices(&world);
+    let choices = choose::choose(&world, &profile, &[], target.clone(), &existing.images, desired.offline).await?;
+    let brought: Vec<Choice> = choices.iter().filter(|choice| is_brought(choice, &recorded)).cloned().collect();
+    let delivery = match brought.is_empty() {
+        true => None,
+        false => {
+            Some(Delivery { via: via(&world, target, &existing, desired.offline, &recorded).await?, choices: brought })
+        }
+    };
+    let instance = match opened.and_then(|opened| opened.instance.clone()) {
+        Some(instance) => instance,
+        None => secrets::instance()?,
+    };
+    let nodes = u8::try_from(existing.nodes.len()).unwrap_or(u8::MAX);
+    let sites = sites(&profile)?;
+    let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
+    Ok(Gathered {
+        world,
+        profile,
+        source: settled.recorded_source,
+        sets: settled.sets,
+        facts,
+        node: None,
+        shared: Some(Shared { existing, instance, delivery }),
+        minikube: None,
+        choices,
+        nodes,
+        ports: (0, 0),
+        reservation: None,
+        sites,
+        hosts,
+    })
+}
+
+/// Refuses a profile that keeps data where the cluster has no class of volumes to take.
+fn volumes(profile: &Resolved, settled: &Settled, existing: &Existing) -> Result<(), Failure> {
+    let named = settled.sets.iter().any(|(name, _)| name.ends_with(".storageClass"));
+    if profile.disk() == 0 || existing.storage_class.is_some() || named {
+        return Ok(());
+    }
+    Err(Failure::new(ExitCode::Failed, "the cluster has no default StorageClass, and the profile keeps data")
+        .hint("choose one of `kubectl get storageclass` with --set COMPONENT.storageClass=NAME"))
+}
+
+fn target(existing: &Existing) -> Result<Target, Failure> {
+    let unknown = || Failure::new(ExitCode::Failed, format!("the server's version {} is not known", existing.version));
+    // What follows the patch number is the distribution's own.
+    let version: KubeVersion =
+        existing.version.split(['+', '-']).next().unwrap_or_default().parse().map_err(|_| unknown())?;
+    let kubernetes = format!("1.{}", version.minor).parse().map_err(|_| unknown())?;
+    Ok(Target { platform: choose::platform(&existing.platform())?, cpu: existing.level(), kubernetes, cgroup: None })
+}
+
+/// Whether devstack brings an image to the cluster: one that its nodes have, or that its own registry was seen to have,
+/// they get by themselves. What was so when it was chosen stays so, for an image must not move without a reason.
+fn is_brought(choice: &Choice, recorded: &[Choice]) -> bool {
+    let by_themselves = |choice: &Choice| matches!(choice.source, Source::Nodes | Source::Registry { .. });
+    let before = recorded.iter().find(|known| known.role == choice.role && known.reference == choice.reference);
+    !by_themselves(before.unwrap_or(choice))
+}
+
+/// The registry that images go through: the user's, else one of the environment's own in the cluster.
+async fn via(
+    world: &World,
+    target: Target,
+    existing: &Existing,
+    offline: bool,
+    recorded: &[Choice],
+) -> Result<Via, Failure> {
+    let images = world.images().map_err(Failure::from)?;
+    if let Some(publish) = images.publishes_to() {
+        return Ok(Via::Registry(publish.clone()));
+    }
+    let request = crate::image::Request {
+        roles: vec![registry::ROLE.to_owned()],
+        target,
+        named: std::collections::BTreeMap::new(),
+        recorded: recorded.to_vec(),
+    };
+    let refusal = || {
+        Failure::new(ExitCode::Failed, "the nodes can get neither the images nor a registry to get them from")
+            .cause("images that no registry has are brought through a registry in the cluster, and its own image would have to be brought too")
+            .hint("name a registry that the nodes pull from under `publish` in registries.yaml, or load the image of the role `registry` into the nodes")
+    };
+    let found = images.resolve(&request, &existing.images, offline).await.map_err(|_| refusal())?;
+    found
+        .into_iter()
+        .find(|choice| !is_brought(choice, recorded))
+        .map(|choice| Via::Own(Box::new(choice)))
+        .ok_or_else(refusal)
+}

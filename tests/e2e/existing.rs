@@ -1,0 +1,182 @@
+//! An environment on a cluster that devstack did not make, reached by its kubeconfig alone: no engine answers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{Ended, Foreign, Phases, Running, World, get, gif, output, sha256};
+
+#[test]
+fn a_cluster_of_somebody_else_is_used_and_given_back() {
+    let mut phases = Phases::of("existing");
+    let Some(foreign) = phases.run("a cluster of plain kind, three nodes", || Foreign::make("existing")) else {
+        return phases.end();
+    };
+    let world = World::new("existing");
+    let before = foreign.objects();
+    phases.run("nothing is changed without consent, or in a dry run", || consent(&world, &foreign, &before));
+    phases.run("a namespace that is there already is refused", || taken(&world, &foreign));
+    phases.run("a killed up is taken back", || killed(&world, &foreign, &before));
+    let up = phases.run("up", || up(&world, &foreign));
+    if up.is_some() {
+        phases.run("status, doctor and env ask no engine", || looks(&world, &foreign));
+        phases.run("up again changes nothing", || again(&world, &foreign));
+        phases.run("a removed namespace comes back", || repaired(&world, &foreign));
+        phases.run("another environment is refused", || second(&world, &foreign));
+        phases.run("another cluster is refused", || other_cluster(&world, &foreign));
+    }
+    phases.run("down gives the cluster back as it was", || {
+        let ended = foreign.run(&world, &["down"]).expect(0);
+        assert_eq!(ended.last("result")["leftovers"], serde_json::json!([]), "{}", ended.story());
+        same(&foreign, &before);
+        world.is_clean();
+        eprintln!("    down {:.1} s", ended.seconds);
+    });
+    phases.end();
+}
+
+/// Fails unless the cluster is what it was.
+#[track_caller]
+fn same(foreign: &Foreign, before: &BTreeMap<String, String>) {
+    let difference = foreign.difference(before);
+    assert!(difference.is_empty(), "the cluster is not what it was: {difference:#?}");
+}
+
+fn consent(world: &World, foreign: &Foreign, before: &BTreeMap<String, String>) {
+    let machine = world.look();
+    let context = foreign.context();
+    let dry = foreign.run(world, &["up", "--dry-run", "--context", &context]).expect(0);
+    let changes = dry.changes();
+    assert!(changes.iter().any(|change| change.starts_with("join adopt cluster https://")), "{changes:#?}");
+    let mut bare = world.bare(&["up", "--provider", "existing", "--context", &context, "-o", "json"]);
+    bare.args(["--env", &world.env]);
+    let ended = Running::start(foreign.without_engine(world, bare)).end().expect(5);
+    assert!(ended.story().contains(&server(foreign)), "the server is not shown: {}", ended.story());
+    let unknown = foreign.run(world, &["up", "--context", "no-such-context"]).expect(2);
+    assert!(unknown.story().contains(&context), "{}", unknown.story());
+    assert_eq!(world.difference(&machine), Vec::<String>::new());
+    same(foreign, before);
+}
+
+fn server(foreign: &Foreign) -> String {
+    foreign.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"])
+}
+
+fn taken(world: &World, foreign: &Foreign) {
+    let machine = world.look();
+    foreign.kubectl(&["create", "namespace", "minio"]);
+    let before = foreign.objects();
+    let ended = foreign.run(world, &["up", "--context", &foreign.context()]).expect(1);
+    assert!(ended.story().contains("Namespace minio"), "{}", ended.story());
+    same(foreign, &before);
+    assert_eq!(world.difference(&machine), Vec::<String>::new());
+    foreign.kubectl(&["delete", "namespace", "minio"]);
+}
+
+fn killed(world: &World, foreign: &Foreign, before: &BTreeMap<String, String>) {
+    let mut running = Running::start(foreign.command(world, &["up", "--context", &foreign.context()]));
+    assert!(
+        running.until(|event| event["type"] == "step-started" && event["step"] == "publish"),
+        "publish never began"
+    );
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(!foreign.difference(before).is_empty(), "it was killed before it made anything");
+    foreign.run(world, &["down"]).expect(0);
+    same(foreign, before);
+    world.is_clean();
+}
+
+/// Fails unless the endpoints that devstack calls proven serve the GIF.
+#[track_caller]
+fn serves(world: &World, ended: &Ended) {
+    let endpoints = ended.last("result")["endpoints"].as_array().unwrap();
+    assert!(!endpoints.is_empty(), "{}", ended.story());
+    for endpoint in endpoints {
+        let page = get(endpoint["url"].as_str().unwrap(), &world.hosts()).unwrap();
+        assert_eq!((page.status, page.sha256), (200, sha256(&gif())), "{endpoint}");
+    }
+}
+
+fn up(world: &World, foreign: &Foreign) {
+    let ended = foreign.run(world, &["up", "--provider", "existing", "--context", &foreign.context()]).expect(0);
+    serves(world, &ended);
+    eprintln!("    up {:.1} s", ended.seconds);
+    let kubeconfig = std::fs::read_to_string(world.kubeconfig()).unwrap();
+    assert!(!kubeconfig.contains(&world.name()), "the user's kubeconfig was changed");
+    let nodes = foreign.kubectl(&[
+        "get",
+        "pods",
+        "-A",
+        "-l",
+        "dev.devstack.component",
+        "-o",
+        "jsonpath={.items[*].spec.hostNetwork}",
+    ]);
+    assert_eq!(nodes.trim(), "", "a pod takes ports of its node");
+    let class = foreign.kubectl(&["get", "ingressclass", "-o", "json"]);
+    assert!(!class.contains("\"is-default-class\": \"true\""), "{class}");
+}
+
+fn looks(world: &World, foreign: &Foreign) {
+    let status = foreign.run(world, &["status"]).expect(0);
+    let status = status.last("status");
+    assert_eq!((&status["state"], status["nodes"].as_array().unwrap().len()), (&Value::from("ready"), 3), "{status}");
+    let doctor = foreign.run(world, &["doctor"]).expect(0);
+    assert_eq!(
+        doctor.last("result")["findings"].as_array().unwrap().iter().filter(|one| one["severity"] == "error").count(),
+        0
+    );
+    let env = foreign.run(world, &["env"]).expect(0);
+    let file = env.last("env")["kubeconfig"].as_str().unwrap().to_owned();
+    let mut kubectl = std::process::Command::new("kubectl");
+    assert!(output(kubectl.args(["--kubeconfig", &file, "get", "namespaces"])).contains("s3www"));
+}
+
+fn again(world: &World, foreign: &Foreign) {
+    let before = foreign.objects();
+    let ended = foreign.run(world, &["up"]).expect(0);
+    assert_eq!(ended.changes(), Vec::<String>::new());
+    serves(world, &ended);
+    same(foreign, &before);
+}
+
+fn repaired(world: &World, foreign: &Foreign) {
+    foreign.kubectl(&["delete", "namespace", "s3www"]);
+    let status = foreign.run(world, &["status"]).expect(1);
+    assert_eq!(status.last("status")["state"], "degraded");
+    let ended = foreign.run(world, &["up"]).expect(0);
+    assert!(ended.changes().iter().all(|change| change.starts_with("s3www ")), "{:#?}", ended.changes());
+    serves(world, &ended);
+}
+
+fn second(world: &World, foreign: &Foreign) {
+    let before = foreign.objects();
+    let mut command = world.bare(&["up", "--context", &foreign.context(), "--yes", "-o", "json", "--env", "second"]);
+    command.env("DEVSTACK_HOME", world.aside.join("second"));
+    let ended = Running::start(foreign.without_engine(world, command)).end().expect(1);
+    assert!(ended.story().contains("not this environment's"), "{}", ended.story());
+    same(foreign, &before);
+}
+
+/// The journal is made to say that the environment is bound to another cluster: the one that answers is the wrong one.
+fn other_cluster(world: &World, foreign: &Foreign) {
+    let journal = world.state().join("environments").join(&world.env).join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let uid = foreign.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
+    assert!(text.contains(&uid));
+    write(&journal, &text.replace(&uid, "00000000-0000-0000-0000-000000000000"));
+    let before = foreign.objects();
+    for verb in ["up", "down", "status"] {
+        let ended = foreign.run(world, &[verb]).expect(1);
+        assert!(ended.story().contains("another cluster answers than the environment's own"), "{}", ended.story());
+    }
+    same(foreign, &before);
+    write(&journal, &text);
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+}

@@ -1,0 +1,208 @@
+//! A cluster that devstack did not make: three nodes of plain kind, with a name, a network and a kubeconfig file of its
+//! own, and something of somebody else's in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use devstack::build;
+use devstack::context::{Context, Dirs, Options, Vars};
+use devstack::event::EventSink;
+use devstack::oci::{ArchiveFormat, Platform, Store, archive};
+use devstack::ports::runner::ProcessRunner;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::tools::{docker, output, sha256};
+use super::{Ended, World};
+
+/// Kinds that the cluster itself changes all the time.
+const RESTLESS: &[&str] = &["events", "leases", "componentstatuses", "endpoints"];
+
+/// Members that a server changes without anybody's doing.
+const VOLATILE: &[&str] = &["resourceVersion", "managedFields", "generation"];
+
+/// The cluster. It goes with this.
+pub struct Foreign {
+    /// Its kubeconfig.
+    pub kubeconfig: PathBuf,
+    name: String,
+    directory: tempfile::TempDir,
+    kind: PathBuf,
+}
+
+impl Foreign {
+    /// Makes it and puts the registry's image on its nodes where no registry would give it to them: what the owner of a
+    /// cluster without a network does.
+    pub fn make(name: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("foreign-").tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let vars = Vars::of_process();
+        let dirs = Dirs::of(&vars).unwrap();
+        let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "foreign"));
+        let kind = which::which("kind").unwrap_or_else(|_| {
+            let ctx = Context::real(dirs.clone(), vars.clone(), EventSink::null(), Options::default());
+            runtime.block_on(build::tool(&ctx, runner, "kind", "kind")).unwrap()
+        });
+        let name = format!("foreign-{name}-{:x}", std::process::id());
+        let kubeconfig = directory.path().join("kubeconfig");
+        let made = Self { kubeconfig, name, directory, kind };
+        made.create();
+        made.kubectl(&["create", "namespace", "team"]);
+        made.kubectl(&["-n", "team", "create", "configmap", "settings", "--from-literal=colour=green"]);
+        runtime.block_on(made.give_registry(&dirs));
+        made
+    }
+
+    fn create(&self) {
+        let config = self.directory.path().join("kind.json");
+        std::fs::write(&config, config_of_nodes().to_string()).unwrap();
+        let image = resolved("node")["reference"].as_str().unwrap().to_owned();
+        if !Command::new("docker").args(["image", "inspect", &image]).output().unwrap().status.success() {
+            // Only devstack can bring it into the engine.
+            let world = World::new("ground");
+            world.up(&[]);
+            world.down();
+        }
+        let mut create = Command::new(&self.kind);
+        create.args(["create", "cluster", "--wait", "180s", "--name", &self.name, "--image", &image]);
+        create.arg("--config").arg(&config).arg("--kubeconfig").arg(&self.kubeconfig);
+        output(create.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &self.name));
+    }
+
+    async fn give_registry(&self, dirs: &Dirs) {
+        let choice = resolved("registry");
+        if choice["source"]["from"] == "registry" {
+            return;
+        }
+        let reference = choice["reference"].as_str().unwrap();
+        if choice["source"]["from"] == "build" {
+            output(Command::new(env!("CARGO_BIN_EXE_devstack")).args(["image", "build", "registry", "--yes"]));
+        }
+        let store = Store::open(&dirs.cache).unwrap();
+        let platform: Platform = choice["platform"].as_str().unwrap().parse().unwrap();
+        let image = store.image(reference, &platform).unwrap().unwrap();
+        let file = self.directory.path().join("registry.tar");
+        let mut bytes = archive::export(&store, &[image], ArchiveFormat::Oci);
+        let mut archive = std::fs::File::create(&file).unwrap();
+        while let Some(some) = bytes.next().await {
+            archive.write_all(&some.unwrap()).unwrap();
+        }
+        for node in self.nodes() {
+            let mut import = Command::new("docker");
+            import.args(["exec", "-i", &node, "ctr", "-n", "k8s.io", "images", "import", "-"]);
+            output(import.stdin(Stdio::from(std::fs::File::open(&file).unwrap())));
+        }
+        let began = Instant::now();
+        let told = || {
+            let nodes: Value = serde_json::from_str(&self.kubectl(&["get", "nodes", "-o", "json"])).unwrap();
+            let nodes = nodes["items"].as_array().unwrap().clone();
+            nodes.iter().all(|node| node["status"]["images"].to_string().contains(reference))
+        };
+        while !told() {
+            assert!(began.elapsed() < Duration::from_secs(180), "the nodes do not tell of {reference}");
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+
+    /// The context in its kubeconfig.
+    pub fn context(&self) -> String {
+        format!("kind-{}", self.name)
+    }
+
+    /// The containers of its nodes.
+    fn nodes(&self) -> Vec<String> {
+        let filter = format!("label=io.x-k8s.kind.cluster={}", self.name);
+        let names = docker(&["ps", "--filter", &filter, "--format", "{{.Names}}"]);
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// Runs kubectl against it.
+    #[track_caller]
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        output(Command::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig).args(args))
+    }
+
+    /// Every object of it that can be listed, by kind, namespace and name: its UID and a digest of what it says, its
+    /// status aside.
+    pub fn objects(&self) -> BTreeMap<String, String> {
+        let kinds = self.kubectl(&["api-resources", "--verbs=list", "-o", "name"]);
+        let kinds: Vec<&str> =
+            kinds.lines().filter(|kind| !RESTLESS.contains(&kind.split('.').next().unwrap())).collect();
+        let all: Value = serde_json::from_str(&self.kubectl(&["get", &kinds.join(","), "-A", "-o", "json"])).unwrap();
+        let text =
+            |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let objects = all["items"].as_array().unwrap().iter().map(|object| {
+            let names = ["/apiVersion", "/kind", "/metadata/namespace", "/metadata/name"].map(|at| text(object, at));
+            let mut bare = object.clone();
+            bare.as_object_mut().unwrap().remove("status");
+            for member in VOLATILE {
+                bare["metadata"].as_object_mut().unwrap().remove(*member);
+            }
+            (names.join(" "), format!("{} {}", text(object, "/metadata/uid"), sha256(bare.to_string().as_bytes())))
+        });
+        objects.collect()
+    }
+
+    /// What is different from an earlier look.
+    pub fn difference(&self, before: &BTreeMap<String, String>) -> Vec<String> {
+        let now = self.objects();
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let changed = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+        changed.map(|name| format!("{name}: {:?} → {:?}", before.get(name), now.get(name))).collect()
+    }
+
+    /// Runs devstack against it, from an account that has its context and no engine.
+    pub fn run(&self, world: &World, args: &[&str]) -> Ended {
+        super::Running::start(self.command(world, args)).end()
+    }
+
+    /// The command of [`Foreign::run`].
+    pub fn command(&self, world: &World, args: &[&str]) -> Command {
+        self.without_engine(world, world.command(args))
+    }
+
+    /// Gives a command the account that has its context and no engine.
+    pub fn without_engine(&self, world: &World, mut command: Command) -> Command {
+        let files = std::env::join_paths([world.kubeconfig(), self.kubeconfig.clone()]).unwrap();
+        command.env("KUBECONFIG", files).env("DOCKER_HOST", "tcp://127.0.0.1:1");
+        command
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let mut delete = Command::new(&self.kind);
+        delete.args(["delete", "cluster", "--name", &self.name]).arg("--kubeconfig").arg(&self.kubeconfig);
+        let _ = delete.output();
+        let _ = Command::new("docker").args(["network", "rm", &self.name]).output();
+    }
+}
+
+/// What devstack chooses for a role on this machine.
+fn resolved(role: &str) -> Value {
+    let told = output(Command::new(env!("CARGO_BIN_EXE_devstack")).args(["image", "resolve", role, "-o", "json"]));
+    let result: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    result["choices"][0].clone()
+}
+
+/// kind's configuration of three nodes; on an engine that cannot give `CAP_SYS_RESOURCE`, nodes do without.
+fn config_of_nodes() -> Value {
+    let roles = ["control-plane", "worker", "worker"].map(|role| json!({"role": role}));
+    let mut config = json!({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles});
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = u64::from_str_radix(bounding.unwrap().trim(), 16).unwrap();
+    if bounding & (1 << 24) == 0 {
+        config["containerdConfigPatches"] =
+            json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
+        config["kubeadmConfigPatches"] = json!([
+            "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfeatureGates: {KubeletInUserNamespace: true}\n"
+        ]);
+    }
+    config
+}
