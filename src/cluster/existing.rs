@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::cluster::guard::Identity;
-use crate::facts::{CpuLevel, NodeFacts, lowest_level, read_labels};
+use crate::facts::{Common, NetworkPolicy, NodeFacts, common, read_labels};
 use crate::ports::Kube;
 use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::KubeError;
@@ -28,6 +28,8 @@ pub struct Existing {
     pub version: String,
     /// Its nodes, by what their objects say.
     pub nodes: Vec<NodeFacts>,
+    /// What the nodes have in common.
+    pub common: Common,
     /// The class of an ingress controller that is there and works.
     pub ingress_class: Option<String>,
     /// The class that volumes are of; `None` where there is none to take.
@@ -48,23 +50,26 @@ impl Existing {
     /// What the server said; a cluster without nodes, or with nodes of several architectures.
     pub async fn read(kube: &dyn Kube, context: &str, kubeconfig: &str) -> Result<Self, KubeError> {
         let foreign = |object: &Value| object["metadata"]["labels"][OWNER_LABEL].is_null();
-        let (identity, version, nodes, classes, ingresses, storage, services) = futures::try_join!(
+        let (identity, version, nodes, daemons, classes, ingresses, storage, services) = futures::try_join!(
             Identity::read(kube),
             kube.version(),
             kube.list("v1", "Node", None, ""),
+            kube.list("apps/v1", "DaemonSet", None, ""),
             kube.list("networking.k8s.io/v1", "IngressClass", None, ""),
             kube.list("networking.k8s.io/v1", "Ingress", None, ""),
             kube.list("storage.k8s.io/v1", "StorageClass", None, ""),
             kube.list("v1", "Service", None, ""),
         )?;
         let images = on_every(&nodes);
-        let nodes: Vec<NodeFacts> = nodes.iter().map(read_labels).collect();
+        let (network, network_policy) = NetworkPolicy::of_daemon_sets(&daemons);
+        let nodes: Vec<NodeFacts> = nodes
+            .iter()
+            .map(|node| NodeFacts { network: network.clone(), network_policy, ..read_labels(node) })
+            .collect();
         let odd = |reason: String| KubeError::Other { what: format!("use {}", kube.server()), reason };
-        let Some(first) = nodes.first() else { return Err(odd("it has no nodes".to_owned())) };
-        if let Some(other) = nodes.iter().find(|node| node.cpu.architecture != first.cpu.architecture) {
-            let (one, two) = (&first.cpu.architecture, &other.cpu.architecture);
-            return Err(odd(format!("its nodes are of several architectures ({one}, {two})")));
-        }
+        let common = common(&nodes)
+            .map_err(|error| odd(error.to_string()))?
+            .ok_or_else(|| odd("it has no nodes".to_owned()))?;
         let classes: Vec<Value> = classes.into_iter().filter(foreign).collect();
         let ingresses: Vec<Value> = ingresses.into_iter().filter(foreign).collect();
         let ingress = working_class(&classes, &ingresses);
@@ -84,23 +89,13 @@ impl Existing {
             identity,
             version,
             nodes,
+            common,
             ingress_class: ingress.map(|(name, _)| name),
             storage_class,
             balancer,
             images,
             adopted,
         })
-    }
-
-    /// The platform of its nodes, such as `linux/amd64`.
-    pub fn platform(&self) -> String {
-        let architecture = self.nodes.first().map(|node| node.cpu.architecture.as_str()).unwrap_or_default();
-        format!("linux/{architecture}")
-    }
-
-    /// The level that binaries for all nodes must keep to; `None` where labels do not tell it.
-    pub fn level(&self) -> Option<CpuLevel> {
-        lowest_level(&self.nodes)
     }
 }
 
@@ -184,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn a_bare_cluster_offers_nothing_but_its_nodes() {
         let found = read(&cluster()).await;
-        assert_eq!((found.platform().as_str(), found.level(), found.nodes.len()), ("linux/amd64", None, 1));
+        assert_eq!((found.common.platform.as_deref(), found.common.level, found.nodes.len()), (Some("linux/amd64"), None, 1));
+        assert_eq!(found.nodes[0].network_policy, NetworkPolicy::Unknown);
         assert_eq!((found.ingress_class, found.storage_class, found.balancer), (None, None, false));
         assert!(found.adopted.is_empty());
     }
@@ -255,6 +251,6 @@ mod tests {
         let kube = cluster();
         kube.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "b", "labels": {"kubernetes.io/arch": "arm64"}}}));
         let error = Existing::read(&kube, "work", "").await.unwrap_err().to_string();
-        assert!(error.contains("several architectures (amd64, arm64)"), "{error}");
+        assert!(error.contains("several architectures: amd64 (a), arm64 (b)"), "{error}");
     }
 }

@@ -45,7 +45,7 @@ impl ClusterFacts {
         Self {
             provider: Provider::Existing,
             reachable: false,
-            architecture: Some(found.platform()),
+            architecture: found.common.platform.clone(),
             balancer: found.balancer,
             storage_class: found.storage_class.clone().unwrap_or_default(),
             ingress_class: found.ingress_class.clone(),

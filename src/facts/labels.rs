@@ -33,17 +33,18 @@ pub fn read_labels(node: &Value) -> NodeFacts {
             ..CpuFacts::default()
         },
         kernel: text("/status/nodeInfo/kernelVersion"),
-        memory: kibibytes(&text("/status/allocatable/memory")),
+        memory: bytes(&text("/status/allocatable/memory")),
         disk_free: 0,
         containerd: text("/status/nodeInfo/containerRuntimeVersion")
             .strip_prefix("containerd://")
             .map(|version| format!("v{version}"))
             .unwrap_or_default(),
+        ..NodeFacts::default()
     }
 }
 
-/// A quantity of memory as the kubelet writes it, `16384Ki` or plain bytes; 0 where it is neither.
-fn kibibytes(text: &str) -> u64 {
+/// A quantity as the kubelet writes it, `16384Ki` or plain bytes; 0 where it is neither.
+fn bytes(text: &str) -> u64 {
     match text.strip_suffix("Ki") {
         Some(number) => number.parse::<u64>().unwrap_or_default() << 10,
         None => text.parse().unwrap_or_default(),

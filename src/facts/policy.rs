@@ -2,6 +2,7 @@
 //! act on them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Whether NetworkPolicies have an effect.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +31,8 @@ impl NetworkPolicy {
     pub fn of(plugin: &str, kindnetd: &str) -> Self {
         let has = |names: &[&str]| names.iter().any(|name| plugin.contains(name));
         if plugin.contains("kindnet") {
-            let digits = kindnetd.trim().rsplit_once(":v").and_then(|(_, date)| date.parse::<u32>().ok());
+            let date = kindnetd.trim().rsplit_once(":v").map(|(_, tag)| tag.split('-').next().unwrap_or_default());
+            let digits = date.and_then(|date| date.parse::<u32>().ok());
             return match digits {
                 Some(date) if date >= KINDNETD => Self::Enforced,
                 Some(_) => Self::NotEnforced,
@@ -42,6 +44,19 @@ impl NetworkPolicy {
             (false, true) => Self::NotEnforced,
             (false, false) => Self::Unknown,
         }
+    }
+
+    /// By the DaemonSets of a cluster whose nodes' files cannot be read: network plugins run as one. Gives the name of the
+    /// plugin's too, empty where none is known.
+    pub fn of_daemon_sets(sets: &[Value]) -> (String, Self) {
+        let policy = |set: &Value| {
+            let name = set.pointer("/metadata/name").and_then(Value::as_str)?;
+            let image = set.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
+            Some((name.to_owned(), Self::of(name, image.unwrap_or_default())))
+        };
+        let known = sets.iter().filter_map(policy).filter(|(_, policy)| *policy != Self::Unknown);
+        // An enforcing plugin next to a passive one is there for its policies, as in Canal.
+        known.max_by_key(|(_, policy)| *policy == Self::Enforced).unwrap_or_default()
     }
 
     /// In words.
@@ -57,6 +72,22 @@ impl NetworkPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugin_is_known_by_its_daemon_set() {
+        let set = |name: &str, image: &str| {
+            serde_json::json!({
+                "metadata": {"name": name}, "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
+            })
+        };
+        let of = |sets: &[Value]| NetworkPolicy::of_daemon_sets(sets);
+        let kindnet = set("kindnet", "docker.io/kindest/kindnetd:v20260708-1");
+        assert_eq!(of(&[set("kube-proxy", "p:1"), kindnet]).1, NetworkPolicy::Enforced);
+        let both = of(&[set("calico-node", "c:1"), set("kube-flannel-ds", "f:1")]);
+        assert_eq!(both, ("calico-node".to_owned(), NetworkPolicy::Enforced));
+        assert_eq!(of(&[set("kube-flannel-ds", "f:1")]).1, NetworkPolicy::NotEnforced);
+        assert_eq!(of(&[set("kube-proxy", "p:1")]), (String::new(), NetworkPolicy::Unknown));
+    }
 
     #[test]
     fn plugins_and_what_they_do() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
+use crate::access::incluster::is_ready;
 use crate::check::{self, Depth, Selector};
 use crate::event::Action;
 use crate::executor::Run;
@@ -111,14 +112,16 @@ impl ComponentStep {
     }
 }
 
-/// Whether a pod's status tells of a container that ran before `time`. Both are written alike, to the second in UTC.
-fn is_older(pod: &Value, time: &str) -> bool {
+/// Whether a pod is done, or ready with containers that were all started after `time`. Times are written alike, to the
+/// second in UTC.
+fn is_back(pod: &Value, time: &str) -> bool {
+    if matches!(pod.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed")) {
+        return true;
+    }
     let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    containers
-        .into_iter()
-        .flatten()
-        .filter_map(|container| container.pointer("/state/running/startedAt")?.as_str())
-        .any(|started| started < time)
+    let started =
+        |container: &Value| container.pointer("/state/running/startedAt").and_then(Value::as_str) >= Some(time);
+    is_ready(pod) && containers.is_some_and(|containers| containers.iter().all(started))
 }
 
 /// Waits until a component is ready, telling why it is not; stops early where waiting cannot help.
@@ -135,19 +138,17 @@ pub struct ReadyStep {
 }
 
 impl ReadyStep {
-    /// A pod whose status is from before this run started its node again, and says nothing about what is now: until its
-    /// kubelet has looked, everything seems to be ready.
+    /// A pod that is not ready, or of which that is not known, since this run started its node again. Until the node's
+    /// kubelet has looked a pod seems to be as it was, and until the controllers run again so do its owners.
     async fn stale(&self, run: &Run<'_>, kube: &dyn Kube) -> Result<Option<String>, StepError> {
         let cluster = run.output(&self.cluster);
         let Some(restarted) = cluster["restarted"].as_str() else { return Ok(None) };
         for namespace in &self.namespaces {
             match kube.list("v1", "Pod", Some(namespace), "").await {
                 Ok(pods) => {
-                    if let Some(pod) = pods.iter().find(|pod| is_older(pod, restarted)) {
+                    if let Some(pod) = pods.iter().find(|pod| !is_back(pod, restarted)) {
                         let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-                        return Ok(Some(format!(
-                            "pod {namespace}/{name}: its node has not looked at it since it started"
-                        )));
+                        return Ok(Some(format!("pod {namespace}/{name} is not back since its node was started")));
                     }
                 }
                 Err(error) if error.is_transient() => return Ok(Some(error.to_string())),
@@ -211,13 +212,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_from_before_the_restart_tells_nothing() {
-        let pod =
-            |started: &str| json!({"status": {"containerStatuses": [{"state": {"running": {"startedAt": started}}}]}});
-        assert!(is_older(&pod("2026-11-21T15:55:40Z"), "2026-11-21T15:55:41Z"));
-        assert!(!is_older(&pod("2026-11-21T15:55:41Z"), "2026-11-21T15:55:41Z"));
-        let crashed =
-            json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
-        assert!(!is_older(&crashed, "2026-11-21T15:55:41Z"));
+    fn a_pod_is_back_when_it_is_ready_with_containers_of_after_the_restart() {
+        let time = "2026-11-21T15:55:41Z";
+        let pod = |ready: &str, state: Value| json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [{"state": state}]}});
+        let since = |started: &str| json!({"running": {"startedAt": started}});
+        assert!(is_back(&pod("True", since(time)), time));
+        assert!(!is_back(&pod("True", since("2026-11-21T15:55:40Z")), time), "nobody has looked at it");
+        assert!(!is_back(&pod("False", since(time)), time));
+        assert!(!is_back(&pod("False", json!({"waiting": {"reason": "CrashLoopBackOff"}})), time));
+        assert!(!is_back(&pod("True", json!({"waiting": {"reason": "CrashLoopBackOff"}})), time));
+        assert!(is_back(&json!({"status": {"phase": "Succeeded"}}), time));
     }
 }

@@ -368,9 +368,9 @@ impl Gathered {
                 spec.kubernetes.clone(),
             ),
             (Some(Shared { existing, .. }), _) => (
-                existing.level(),
-                None,
-                existing.platform(),
+                existing.common.level,
+                existing.common.why.clone(),
+                existing.common.platform.clone().unwrap_or_default(),
                 format!("existing, {} ({})", existing.context, existing.identity.server),
                 existing.version.clone(),
             ),

@@ -94,7 +94,8 @@ fn target(existing: &Existing) -> Result<Target, Failure> {
     let version: KubeVersion =
         existing.version.split(['+', '-']).next().unwrap_or_default().parse().map_err(|_| unknown())?;
     let kubernetes = format!("1.{}", version.minor).parse().map_err(|_| unknown())?;
-    Ok(Target { platform: choose::platform(&existing.platform())?, cpu: existing.level(), kubernetes, cgroup: None })
+    let platform = choose::platform(existing.common.platform.as_deref().unwrap_or_default())?;
+    Ok(Target { platform, cpu: existing.common.level, kubernetes, cgroup: None })
 }
 
 /// Whether devstack brings an image to the cluster: one that its nodes have, or that its own registry was seen to have,

@@ -43,6 +43,8 @@ class Cluster:
 
     def apply_until(self, things):
         """kubectl apply, again and again while the server refuses."""
+        if not things:
+            return
         text = manifests.listed(things)
         until("kubectl apply", lambda: self.tries("apply", "-f", "-", stdin=text), pause=0.3)
 
