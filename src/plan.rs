@@ -19,8 +19,8 @@ use crate::image::Choice;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
-    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep, NetworkStep,
-    NodeImageStep, NodesStep, ObtainStep, ReadyStep, Secret, Step,
+    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep,
+    NetworkStep, NodeImageStep, NodesStep, ObtainStep, ReadyStep, Secret, Step,
 };
 
 /// Ids of the steps that every plan on a cluster of devstack's own has.

@@ -67,9 +67,8 @@ impl Existing {
             .map(|node| NodeFacts { network: network.clone(), network_policy, ..read_labels(node) })
             .collect();
         let odd = |reason: String| KubeError::Other { what: format!("use {}", kube.server()), reason };
-        let common = common(&nodes)
-            .map_err(|error| odd(error.to_string()))?
-            .ok_or_else(|| odd("it has no nodes".to_owned()))?;
+        let common =
+            common(&nodes).map_err(|error| odd(error.to_string()))?.ok_or_else(|| odd("it has no nodes".to_owned()))?;
         let classes: Vec<Value> = classes.into_iter().filter(foreign).collect();
         let ingresses: Vec<Value> = ingresses.into_iter().filter(foreign).collect();
         let ingress = working_class(&classes, &ingresses);
@@ -179,7 +178,10 @@ mod tests {
     #[tokio::test]
     async fn a_bare_cluster_offers_nothing_but_its_nodes() {
         let found = read(&cluster()).await;
-        assert_eq!((found.common.platform.as_deref(), found.common.level, found.nodes.len()), (Some("linux/amd64"), None, 1));
+        assert_eq!(
+            (found.common.platform.as_deref(), found.common.level, found.nodes.len()),
+            (Some("linux/amd64"), None, 1)
+        );
         assert_eq!(found.nodes[0].network_policy, NetworkPolicy::Unknown);
         assert_eq!((found.ingress_class, found.storage_class, found.balancer), (None, None, false));
         assert!(found.adopted.is_empty());
