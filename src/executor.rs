@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub world: &'a World,
     /// The environment's journal.
     pub journal: &'a Journal,
+    /// Whether every step was just seen to have nothing to do: what was compared whole need not be applied.
+    pub settled: bool,
     outputs: Mutex<BTreeMap<String, Value>>,
     progress: BTreeMap<String, watch::Sender<Progress>>,
 }
@@ -106,7 +108,7 @@ async fn reached(mut receiver: watch::Receiver<Progress>, wanted: Progress) -> b
     }
 }
 
-/// Runs every step and gives their outputs by step id. Stops at the first failure: steps that run are dropped (their
+/// Runs every step and gives their outputs by step id; `settled` as [`Run::settled`]. Stops at the first failure: steps that run are dropped (their
 /// children stop with them), and what they began is in the journal.
 ///
 /// # Errors
@@ -116,9 +118,10 @@ pub async fn run(
     world: &World,
     journal: &Journal,
     graph: &Graph<Step>,
+    settled: bool,
 ) -> Result<BTreeMap<String, Value>, RunFailure> {
     let progress = graph.nodes().iter().map(|node| (node.id.clone(), watch::Sender::new(Progress::Waiting))).collect();
-    let run = Run { ctx, world, journal, outputs: Mutex::default(), progress };
+    let run = Run { ctx, world, journal, settled, outputs: Mutex::default(), progress };
     let mut running: FuturesUnordered<_> = graph
         .nodes()
         .iter()

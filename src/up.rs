@@ -146,7 +146,7 @@ pub async fn carry_out(
         journal.append(Record::Opened(opened))?;
     }
     gathered.record_choices()?;
-    let outputs = match executor::run(ctx, world, &journal, &plan.graph).await {
+    let outputs = match executor::run(ctx, world, &journal, &plan.graph, is_settled(&changes)).await {
         Ok(outputs) => outputs,
         Err(RunFailure::Interrupted) => return Err(Failure::interrupted(true)),
         Err(RunFailure::Step { step, source }) => return Err(prove::explain(world, &step, *source).await),

@@ -13,8 +13,8 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::ports::Kube;
 use crate::ports::kube::ObjectKey;
-use crate::step::component::PATIENCE;
-use crate::step::objects::{Put, drift};
+use crate::step::component::{PATIENCE, applied};
+use crate::step::objects::{Put, drifts};
 use crate::step::{Applied, Observed, StepError, World};
 use crate::yaml::YamlError;
 
@@ -51,16 +51,19 @@ impl AddonsStep {
         {
             wanted.push(dns_probe());
         }
-        for object in wanted {
-            if let Some((key, gone)) = drift(&*kube, &object).await? {
-                let how = if gone { "is gone" } else { "differs" };
-                return Ok(Observed::new(Action::Repair, what).because(format!("{key} {how}")));
+        Ok(match drifts(&*kube, &wanted).await?.first() {
+            Some((key, gone)) => {
+                let how = if *gone { "is gone" } else { "differs" };
+                Observed::new(Action::Repair, what).because(format!("{key} {how}"))
             }
-        }
-        Ok(Observed::new(Action::Leave, what))
+            None => Observed::new(Action::Leave, what),
+        })
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
+        if run.settled {
+            return Ok(Applied { detail: "as they were".to_owned(), ..Applied::default() });
+        }
         let kube = run.world.kube()?;
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
         let (network, storage) = objects(run.world).await?;
@@ -72,11 +75,7 @@ impl AddonsStep {
         if self.has_dns(run, &*kube).await? {
             changed += put.wave(&[dns_probe()]).await?;
         }
-        Ok(Applied {
-            detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
-            outputs: json!({"objects": count}),
-            changed: changed > 0,
-        })
+        Ok(applied(count, changed))
     }
 }
 
@@ -110,15 +109,14 @@ fn dns_probe() -> Value {
 /// Those that are not there. kind applies the storage class once more in a way of its own, and whoever changes it later
 /// means it.
 async fn absent(kube: &dyn Kube, objects: Vec<Value>) -> Result<Vec<Value>, StepError> {
-    let mut absent = Vec::new();
-    for object in objects {
-        if let Some(key) = ObjectKey::of(&object)
-            && kube.get(&key).await?.is_none()
-        {
-            absent.push(object);
-        }
-    }
-    Ok(absent)
+    let looks = objects.into_iter().map(|object| async move {
+        let gone = match ObjectKey::of(&object) {
+            Some(key) => kube.get(&key).await?.is_none(),
+            None => false,
+        };
+        Ok::<_, StepError>(gone.then_some(object))
+    });
+    Ok(futures::future::try_join_all(looks).await?.into_iter().flatten().collect())
 }
 
 /// The objects of the pod network and those of the storage class.

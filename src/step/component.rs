@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use crate::access::incluster::is_ready;
@@ -11,10 +10,9 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::kube::ready;
 use crate::ports::Kube;
-use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
-use crate::step::objects::{PARALLEL, Put, drift, has_pods};
+use crate::step::objects::{Put, drifts, has_pods};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
 
@@ -70,15 +68,7 @@ impl ComponentStep {
         if let Some(claim) = &self.claim {
             claim.refuse_foreign(&*kube, &objects).await?;
         }
-        let drift: Vec<Option<(ObjectKey, bool)>> = futures::stream::iter(objects)
-            .map(|object| {
-                let kube = &kube;
-                async move { drift(&**kube, &object).await }
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect()
-            .await?;
-        let drift: Vec<(ObjectKey, bool)> = drift.into_iter().flatten().collect();
+        let drift = drifts(&*kube, &objects).await?;
         Ok(match drift.first() {
             None => Observed::new(Action::Leave, what),
             Some(_) if drift.len() == total => Observed::new(Action::Create, format!("{what}, {total} objects")),
@@ -96,7 +86,11 @@ impl ComponentStep {
         let mut count = 0;
         let mut changed = 0;
         let put = Put { run, id, kube: &*kube, deadline, claim: self.claim.as_ref() };
-        for wave in self.render(&run.output("network"), &run.output(&self.images))? {
+        let waves = self.render(&run.output("network"), &run.output(&self.images))?;
+        if run.settled {
+            return Ok(applied(waves.iter().map(Vec::len).sum(), 0));
+        }
+        for wave in waves {
             if wave.iter().any(has_pods) && !run.ended(&self.images).await {
                 return Err(StepError::message("its images did not reach the nodes"));
             }
@@ -104,11 +98,16 @@ impl ComponentStep {
             count += wave.len();
             changed += put.wave(&wave).await?;
         }
-        Ok(Applied {
-            detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
-            outputs: json!({"objects": count}),
-            changed: changed > 0,
-        })
+        Ok(applied(count, changed))
+    }
+}
+
+/// What applying objects came to.
+pub(super) fn applied(count: usize, changed: usize) -> Applied {
+    Applied {
+        detail: if changed == 0 { format!("{count} objects") } else { format!("{changed} of {count} objects") },
+        outputs: json!({"objects": count}),
+        changed: changed > 0,
     }
 }
 

@@ -83,8 +83,8 @@ pub(super) fn has_pods(object: &Value) -> bool {
     )
 }
 
-/// Applies an object; tells whether that changed it, and gives it as stored. `before` keeps what was read of it across attempts, so that one
-/// whose answer was lost counts.
+/// Applies an object; tells whether that changed it, and gives it as stored. `before` keeps what was read of it across
+/// attempts, so that one whose answer was lost counts.
 async fn compared(kube: &dyn Kube, object: &Value, before: &mut Option<Value>) -> Result<(bool, Value), KubeError> {
     if before.is_none() {
         *before = match ObjectKey::of(object) {
@@ -107,8 +107,9 @@ fn own_entry(object: &Value) -> Value {
 /// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
 pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
     let Some(key) = ObjectKey::of(object) else { return Ok(None) };
-    let Some(mut there) = kube.get(&key).await? else { return Ok(Some((key, true))) };
-    let mut wanted = match kube.apply_dry_run(object).await {
+    let (there, wanted) = tokio::join!(kube.get(&key), kube.apply_dry_run(object));
+    let Some(mut there) = there? else { return Ok(Some((key, true))) };
+    let mut wanted = match wanted {
         Ok(wanted) => wanted,
         // A change that the server refuses (a Job's template) is a change.
         Err(KubeError::Refused { .. }) => return Ok(Some((key, false))),
@@ -125,6 +126,13 @@ pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(Obj
         }
     }
     Ok((there != wanted).then_some((key, false)))
+}
+
+/// The drift of several objects, as [`drift`] finds it, in no order.
+pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<(ObjectKey, bool)>, KubeError> {
+    let found: Vec<_> =
+        futures::stream::iter(objects).map(|object| drift(kube, object)).buffer_unordered(PARALLEL).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::cluster::registry;
 use crate::event::Action;
 use crate::executor::Run;
 use crate::step::claim::Claim;
-use crate::step::objects::{Put, drift};
+use crate::step::objects::{Put, drifts};
 use crate::step::{Applied, Observed, ReadyStep, StepError, World};
 
 /// How long its objects may take.
@@ -37,8 +37,7 @@ impl RegistryStep {
         let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Create, what)) };
         let objects: Vec<Value> = self.objects().into_iter().flatten().collect();
         self.claim.refuse_foreign(&*kube, &objects).await?;
-        let drift = objects.iter().map(|object| drift(&*kube, object));
-        let drift: Vec<_> = futures::future::try_join_all(drift).await?.into_iter().flatten().collect();
+        let drift = drifts(&*kube, &objects).await?;
         Ok(match drift.first() {
             None => Observed::new(Action::Leave, what),
             Some(_) if drift.len() == objects.len() => {
