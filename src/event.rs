@@ -16,6 +16,9 @@ pub enum Event {
     Plan {
         /// One line that says what is coming, such as `s3www · kind · 1 node · amd64, CPU level v2`.
         summary: String,
+        /// What is asked for now and was not before.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        settings: Vec<Setting>,
         /// Each change, in the order of the graph.
         changes: Vec<Change>,
     },
@@ -79,6 +82,17 @@ pub enum Event {
     Result(serde_json::Value),
 }
 
+/// A setting that differs from what an environment was last brought up with.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Setting {
+    /// `profile`, `--nodes`, or the name of a `--set`.
+    pub name: String,
+    /// What it was; `None` where it was left to the profile.
+    pub before: Option<String>,
+    /// What it is; as `before`.
+    pub after: Option<String>,
+}
+
 /// One planned change as shown to a person and in JSON.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
 pub struct Change {
@@ -91,6 +105,9 @@ pub struct Change {
     /// Why, where that is not obvious.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Data that is lost by it, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loses: Vec<String>,
 }
 
 /// What a step will do to the thing it describes.
@@ -101,6 +118,8 @@ pub enum Action {
     Create,
     /// It is there, differs, and will be brought back.
     Repair,
+    /// It is there, is not asked for any more, and will be taken away.
+    Remove,
     /// It is there, was not made by devstack, and will be used and never deleted.
     Adopt,
     /// It is as it should be.

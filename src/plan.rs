@@ -16,11 +16,12 @@ use crate::cluster::kind::{Adaptation, KindSpec};
 use crate::cluster::minikube::MinikubeSpec;
 use crate::graph::{Graph, GraphError, Need, Node, When};
 use crate::image::Choice;
+use crate::ports::kube::ObjectKey;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
     AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep,
-    NetworkStep, NodeImageStep, NodesStep, ObtainStep, ReadyStep, Secret, Step,
+    NetworkStep, NodeImageStep, NodesStep, ObtainStep, PruneStep, ReadyStep, Secret, Step,
 };
 
 /// Ids of the steps that every plan on a cluster of devstack's own has.
@@ -45,6 +46,8 @@ pub mod id {
     pub const CONTEXT: &str = "kube-context";
     /// The hosts file.
     pub const HOSTS: &str = "hosts";
+    /// What components that are no more asked for have left.
+    pub const PRUNE: &str = "prune";
     /// Every component at once.
     pub const READY: &str = "ready";
     /// The binding to a cluster that is there.
@@ -183,6 +186,7 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
     let cluster = KindSpec {
         name: name.clone(),
         image: ground.node.reference.clone(),
+        kubernetes: ground.node.version.parse().ok(),
         nodes: ground.nodes,
         http: inputs.ports.0,
         https: inputs.ports.1,
@@ -190,14 +194,22 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
         labels: inputs.profile.cluster.labels.clone(),
         blobs: ground.blobs.clone(),
     };
-    let complete = inputs.before.contains_key(id::CLUSTER);
+    let before = inputs.before.get(id::CLUSTER);
+    let addresses =
+        before.and_then(|before| serde_json::from_value(before["addresses"].clone()).ok()).unwrap_or_default();
     let steps = vec![
         node(id::NETWORK, &[], Step::Network(NetworkStep { name: name.clone() })),
         node(id::NODE_IMAGE, &[], Step::NodeImage(NodeImageStep { choice: ground.node.clone() })),
         node(
             id::CLUSTER,
             &[(id::NETWORK, Done), (id::NODE_IMAGE, Done)],
-            Step::Cluster(ClusterStep { spec: cluster, node_image: id::NODE_IMAGE.to_owned(), complete }),
+            Step::Cluster(ClusterStep {
+                spec: cluster,
+                node_image: id::NODE_IMAGE.to_owned(),
+                complete: before.is_some(),
+                made_of: before.and_then(|before| before["image"].as_str()).map(str::to_owned),
+                addresses,
+            }),
         ),
         node(
             id::NODES,
@@ -222,6 +234,12 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
     Base { steps, before, images: id::LOAD, claim: None }
 }
 
+/// What each component made when it was last applied, in the order in which it was made.
+fn made(inputs: &Inputs<'_>) -> BTreeMap<String, Vec<ObjectKey>> {
+    let keys = |outputs: &Value| serde_json::from_value(outputs.get("applied")?.clone()).ok();
+    inputs.before.iter().filter_map(|(step, outputs)| Some((step.clone(), keys(outputs)?))).collect()
+}
+
 /// Makes the plan.
 ///
 /// # Errors
@@ -235,6 +253,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         Ground::Shared(ground) => shared::base(inputs, ground),
     };
     let placed = inputs.before.get(images).cloned().unwrap_or_default();
+    let mut made = made(inputs);
     let mut ingress_address = None;
     for component in &inputs.profile.components {
         let mut after = before.clone();
@@ -247,6 +266,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                 scope: scope.clone(),
                 images: images.to_owned(),
                 placed: placed.clone(),
+                before: made.remove(&component.name).unwrap_or_default(),
                 claim: claim.clone(),
             })),
         });
@@ -292,6 +312,14 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                 }),
             ));
         }
+    }
+    made.retain(|_, keys| !keys.is_empty());
+    if !made.is_empty() {
+        nodes.push(Node {
+            id: id::PRUNE.to_owned(),
+            needs: before,
+            step: Step::Prune(PruneStep { dropped: made, claim }),
+        });
     }
     // What was ready once may have crashed since, as what runs before its network does; only all at once is ready.
     let components = &inputs.profile.components;

@@ -1,6 +1,6 @@
 //! Takes changes back, from the journal alone and, where there is none, from labels and reserved names.
 
-mod objects;
+pub(crate) mod objects;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ mod prove;
 mod provider;
 mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use crate::access::verify::Endpoint;
 use crate::cluster::{Provider, guard, orphans};
 use crate::context::Context;
 use crate::error::Failure;
-use crate::event::{Action, Change, Event};
+use crate::event::{Action, Change, Event, Setting};
 use crate::executor::{self, RunFailure};
 use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opened, Record, VERSION};
 use crate::plan::Plan;
@@ -77,12 +77,12 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
     if desired.dry_run {
         let journal = Journal::open(&world.dir, ctx.fs.clone())?;
         let plan = gathered.plan(&journal, gathered.known_credentials(ctx)?)?;
-        show(ctx, world, &gathered, &plan).await?;
+        show(ctx, world, &gathered, &journal, &plan).await?;
         return Ok(None);
     }
     let lock = lock(ctx, world, "up")?;
     let result = match journal::make_room(&*ctx.fs, &world.dir) {
-        Ok(()) => carry_out(ctx, desired, &gathered, ask).await,
+        Ok(()) => carry_out(ctx, &gathered, ask).await,
         Err(error) => Err(error.into()),
     };
     if result.is_err() {
@@ -119,12 +119,7 @@ pub fn lock(ctx: &Context, world: &World, verb: &str) -> Result<EnvironmentLock,
 ///
 /// # Errors
 /// As [`up`].
-pub async fn carry_out(
-    ctx: &Context,
-    desired: &Desired,
-    gathered: &Gathered,
-    ask: Ask<'_>,
-) -> Result<Vec<Endpoint>, Failure> {
+pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
     let stopped = orphans::end(&*world.engine, &*ctx.clock, &world.environment).await?;
     if stopped > 0 {
@@ -134,14 +129,14 @@ pub async fn carry_out(
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let credentials = gathered.credentials(ctx)?;
     let plan = gathered.plan(&journal, credentials)?;
-    let changes = show(ctx, world, gathered, &plan).await?;
+    let changes = show(ctx, world, gathered, &journal, &plan).await?;
     let reasons = consent::reasons(gathered, &changes);
     if !reasons.is_empty()
         && let Err(refusal) = ask(reasons)
     {
         return Err(refusal);
     }
-    let opened = opened(ctx, desired, gathered);
+    let opened = opened(ctx, gathered);
     if journal.opened().is_none_or(|known| Opened { at: opened.at.clone(), ..known } != opened) || !journal.is_ready() {
         journal.append(Record::Opened(opened))?;
     }
@@ -158,7 +153,7 @@ pub async fn carry_out(
     Ok(endpoints)
 }
 
-fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
+fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
     Opened {
         version: VERSION,
         devstack: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,7 +161,7 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
         profile: gathered.source.clone(),
         sets: gathered.sets.clone(),
         provider: gathered.world.provider.to_string(),
-        nodes: desired.nodes,
+        nodes: gathered.nodes_asked,
         context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
         instance: gathered.shared.as_ref().map(|shared| shared.instance.clone()),
         ports: match gathered.world.provider {
@@ -180,10 +175,41 @@ fn opened(ctx: &Context, desired: &Desired, gathered: &Gathered) -> Opened {
 }
 
 /// Finds out what each step would do, and shows it.
-async fn show(ctx: &Context, world: &World, gathered: &Gathered, plan: &Plan) -> Result<Vec<Change>, Failure> {
+async fn show(
+    ctx: &Context,
+    world: &World,
+    gathered: &Gathered,
+    journal: &Journal,
+    plan: &Plan,
+) -> Result<Vec<Change>, Failure> {
     let changes = observe(world, plan).await?;
-    ctx.events.emit(Event::Plan { summary: gathered.summary(), changes: changes.clone() });
+    let settings = journal.opened().map(|before| settings(&before, gathered)).unwrap_or_default();
+    ctx.events.emit(Event::Plan { summary: gathered.summary(), settings, changes: changes.clone() });
     Ok(changes)
+}
+
+/// What is asked for now and was not when the environment was opened.
+fn settings(before: &Opened, gathered: &Gathered) -> Vec<Setting> {
+    let of = |profile: &str, nodes: Option<u8>, sets: &[(String, String)]| {
+        let mut all = BTreeMap::from([("profile".to_owned(), profile.to_owned())]);
+        all.extend(nodes.map(|nodes| ("--nodes".to_owned(), nodes.to_string())));
+        // The last of several counts.
+        all.extend(sets.iter().cloned());
+        all
+    };
+    let before = of(&before.profile, before.nodes, &before.sets);
+    let after = of(&gathered.source, gathered.nodes_asked, &gathered.sets);
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    let shown = |name: &String, values: &BTreeMap<String, String>| {
+        // Of another profile's settings nobody knows any more which were secret.
+        let foreign = before["profile"] != after["profile"] && !after.contains_key(name);
+        let hidden = foreign || gathered.profile.secrets.contains(name);
+        values.get(name).map(|value| if hidden { "***".to_owned() } else { value.clone() })
+    };
+    let setting =
+        |name: &String| Setting { name: name.clone(), before: shown(name, &before), after: shown(name, &after) };
+    differs.map(setting).collect()
 }
 
 /// Finds out what each step would do.
@@ -196,6 +222,7 @@ async fn observe(world: &World, plan: &Plan) -> Result<Vec<Change>, Failure> {
             action: observed.action,
             what: observed.what,
             why: observed.why,
+            loses: observed.loses,
         }))
     });
     Ok(futures::future::try_join_all(observed).await?.into_iter().flatten().collect())

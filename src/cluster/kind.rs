@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::cluster::blobs;
+use crate::cluster::bridge::SERVICE_SUBNET;
+use crate::image::KubeVersion;
 use crate::ports::Runner;
 use crate::ports::runner::Cmd;
 
@@ -16,6 +18,8 @@ pub struct KindSpec {
     pub name: String,
     /// The node image, present in the engine.
     pub image: String,
+    /// Its Kubernetes version; `None` where its name does not tell it.
+    pub kubernetes: Option<KubeVersion>,
     /// The number of nodes: one control plane, the rest workers.
     pub nodes: u8,
     /// Loopback ports of the host that lead to the ingress on the control plane.
@@ -44,14 +48,15 @@ pub struct Adaptation {
 /// - Elliptic keys are made in no time; ten RSA keys take seconds of a small machine.
 /// - The controller manager makes a service account and a token for each of its controllers when it starts, through a
 ///   client that is held to 20 requests a second. Nobody else uses this API server yet.
-/// - There is one of each component, so that waiting two seconds for a lease serves nobody.
+/// - There is one of each component, so that a lease protects it from nobody, and after a restart keeps it waiting until
+///   that of its own past life has run out: fifteen seconds in which Services lead to pods that are no more.
 const CONTROL_PLANE: [&str; 2] = [
     r#"
 kind: ClusterConfiguration
 apiVersion: kubeadm.k8s.io/v1beta3
 featureGates: {PublicKeysECDSA: true}
-controllerManager: {extraArgs: {kube-api-qps: "500", kube-api-burst: "1000", leader-elect-retry-period: 500ms}}
-scheduler: {extraArgs: {leader-elect-retry-period: 500ms}}
+controllerManager: {extraArgs: {kube-api-qps: "500", kube-api-burst: "1000", leader-elect: "false"}}
+scheduler: {extraArgs: {leader-elect: "false"}}
 "#,
     r#"
 kind: ClusterConfiguration
@@ -74,6 +79,21 @@ apiVersion: kubelet.config.k8s.io/v1beta1
 featureGates: {KubeletInUserNamespace: true}
 "#;
 
+/// A container that crashes is started again after three seconds at the latest, not after up to five minutes. When a
+/// node starts, pods run before their network does and crash, and whoever develops has mended the cause long before.
+const CRASHES: &str = "\
+kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+crashLoopBackOff: {maxContainerRestartPeriod: 3s}
+";
+
+/// What [`CRASHES`] needs in the first versions that know it; it is on by default from 1.35 (KEP 4603).
+const CRASHES_GATE: &str = "\
+kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+featureGates: {KubeletCrashLoopBackOffMax: true}
+";
+
 /// The addresses of pods; kind's own default.
 pub const POD_SUBNET: &str = "10.244.0.0/16";
 
@@ -88,7 +108,12 @@ impl KindSpec {
             "apiVersion": "kind.x-k8s.io/v1alpha4",
             "name": self.name,
             // `AddonsStep` brings the pod network, earlier than kind would.
-            "networking": {"apiServerAddress": "127.0.0.1", "podSubnet": POD_SUBNET, "disableDefaultCNI": true},
+            "networking": {
+                "apiServerAddress": "127.0.0.1",
+                "podSubnet": POD_SUBNET,
+                "serviceSubnet": SERVICE_SUBNET,
+                "disableDefaultCNI": true,
+            },
             "nodes": self.nodes(),
         });
         let mut patches = CONTROL_PLANE.to_vec();
@@ -99,6 +124,11 @@ impl KindSpec {
             config["containerdConfigPatches"] =
                 json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
             patches.push(IN_USER_NAMESPACE);
+        }
+        match self.kubernetes.map(|version| version.minor) {
+            Some(32..35) => patches.extend([CRASHES, CRASHES_GATE]),
+            Some(35..) => patches.push(CRASHES),
+            Some(..32) | None => {}
         }
         config["kubeadmConfigPatches"] = json!(patches);
         config
@@ -174,6 +204,7 @@ mod tests {
         KindSpec {
             name: "devstack-demo".to_owned(),
             image: "kindest/node:v1.34.11".to_owned(),
+            kubernetes: "1.34.11".parse().ok(),
             nodes,
             http: 8080,
             https: 8443,
@@ -203,6 +234,23 @@ mod tests {
         let patches = |config: &Value| config["kubeadmConfigPatches"].to_string();
         assert!(patches(&adapted).contains("KubeletInUserNamespace: true"));
         assert!(!patches(&spec(1).config()).contains("KubeletInUserNamespace"));
+    }
+
+    #[test]
+    fn a_kubelet_is_told_only_what_its_version_knows() {
+        let patches = |version: &str| {
+            let config = KindSpec { kubernetes: version.parse().ok(), ..spec(1) }.config();
+            config["kubeadmConfigPatches"].to_string()
+        };
+        let told = |version: &str| {
+            let patches = patches(version);
+            (patches.contains("crashLoopBackOff"), patches.contains("KubeletCrashLoopBackOffMax"))
+        };
+        assert_eq!(told("1.31.9"), (false, false));
+        assert_eq!(told("1.32.0"), (true, true));
+        assert_eq!(told("1.34"), (true, true));
+        assert_eq!(told("1.35.1"), (true, false));
+        assert_eq!(told("latest"), (false, false));
     }
 
     #[test]

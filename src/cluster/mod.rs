@@ -1,6 +1,7 @@
 //! Where a cluster comes from, and which one it is.
 
 pub mod blobs;
+pub mod bridge;
 pub mod existing;
 mod facts;
 pub mod guard;

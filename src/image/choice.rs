@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::catalog::NODE;
+use super::kubernetes::KubeRange;
 use super::reference::Reference;
 use crate::facts::CpuLevel;
 use crate::oci::{Digest, Platform};
@@ -53,6 +55,14 @@ impl Choice {
     /// Whether it runs on a CPU of this level; of an unknown one only what runs on all is sure to.
     pub fn runs_on(&self, cpu: Option<CpuLevel>) -> bool {
         self.platform.architecture != "amd64" || self.cpu <= cpu.unwrap_or(CpuLevel::V1)
+    }
+
+    /// Whether nodes of it are of one of these versions; of what is no node image, and of one that the user named, that
+    /// is not asked.
+    pub fn makes_nodes_of(&self, kubernetes: &KubeRange) -> bool {
+        self.role != NODE
+            || self.named_by_user
+            || self.version.parse().is_ok_and(|version| kubernetes.contains(version))
     }
 }
 

@@ -106,6 +106,7 @@ pub fn keep_recorded(request: &Request, nodes: &std::collections::BTreeSet<Strin
         let fits = same_name
             && recorded.platform == request.target.platform
             && recorded.runs_on(request.target.cpu)
+            && recorded.makes_nodes_of(&request.target.kubernetes)
             && nodes.contains(&recorded.reference);
         let why = "chosen before, and every node has it".to_owned();
         fits.then(|| Choice {

@@ -97,16 +97,21 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
         problems.retain(|problem| seen.insert(problem.to_string()));
         return Err(ProfileError::Invalid { problems });
     }
-    let secret = |name: &String| {
-        merged.parameters.get(name).is_some_and(|parameter| parameter.value.kind == Some(ParameterType::Secret))
-    };
-    let parameters = loader.world.parameters.iter().filter(|(name, _)| !secret(name));
+    let is_secret = |parameter: &Parameter| parameter.kind == Some(ParameterType::Secret);
+    let own = merged.parameters.iter().filter(|(_, parameter)| is_secret(&parameter.value));
+    let of_components = drafts.iter().flat_map(|draft| {
+        let secret = draft.file.parameters.iter().filter(|(_, parameter)| is_secret(parameter));
+        secret.map(|(name, _)| format!("{}.{name}", draft.instance))
+    });
+    let secrets: BTreeSet<String> = own.map(|(name, _)| name.clone()).chain(of_components).collect();
+    let parameters = loader.world.parameters.iter().filter(|(name, _)| !secrets.contains(*name));
     let parameters = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
     let world = Arc::new(loader.world);
     Ok(Resolved {
         name: merged.name.clone(),
         summary: merged.summary.clone(),
         parameters,
+        secrets,
         definitions: merged.parameters.iter().map(|(name, written)| (name.clone(), written.value.clone())).collect(),
         cluster,
         components: drafts.into_iter().map(|draft| draft.finish(&world)).collect(),

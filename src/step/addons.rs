@@ -52,10 +52,7 @@ impl AddonsStep {
             wanted.push(dns_probe());
         }
         Ok(match drifts(&*kube, &wanted).await?.first() {
-            Some((key, gone)) => {
-                let how = if *gone { "is gone" } else { "differs" };
-                Observed::new(Action::Repair, what).because(format!("{key} {how}"))
-            }
+            Some(drift) => Observed::new(Action::Repair, what).because(drift.to_string()),
             None => Observed::new(Action::Leave, what),
         })
     }

@@ -1,11 +1,14 @@
 //! The cluster itself, and the two moments in its making that other steps wait for: nodes that take images, and an API
 //! server that takes objects. Both come long before the provider is done.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use serde_json::json;
 
+use crate::cluster::bridge;
 use crate::cluster::guard::Identity;
 use crate::cluster::kind::{self, KindSpec};
 use crate::event::Action;
@@ -14,6 +17,7 @@ use crate::journal::Undo;
 use crate::ports::engine::{Container, EngineError};
 use crate::ports::kube::KubeError;
 use crate::ports::runner::Stream;
+use crate::step::prune::volumes;
 use crate::step::{Applied, Observed, StepError, World};
 
 /// How often a starting cluster is looked at.
@@ -21,6 +25,9 @@ const POLL: Duration = Duration::from_millis(150);
 
 /// How long nodes and API server may take where `--timeout` says nothing.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is lost with a cluster, besides the volumes that it names.
+const ALL: &str = "everything in the cluster";
 
 /// Creates the cluster, or starts what of it has stopped.
 #[derive(Debug, Clone)]
@@ -31,12 +38,19 @@ pub struct ClusterStep {
     pub node_image: String,
     /// Whether an earlier `up` recorded the cluster as complete; one that is there without that record is half-made.
     pub complete: bool,
+    /// The addresses that nodes had when they were last seen to run, by name. What a node had bound or made known it
+    /// finds again where it gets the same.
+    pub addresses: BTreeMap<String, IpAddr>,
+    /// The node image that it was made of, where that is known.
+    pub made_of: Option<String>,
 }
 
 /// How much of a cluster is there.
 enum There {
     Nothing,
     Part(Vec<Container>),
+    /// All of it, made of another node image than the one that is asked for now.
+    Other(Vec<Container>),
     Stopped(Vec<Container>),
     Running,
 }
@@ -47,6 +61,9 @@ impl ClusterStep {
         let wanted = usize::from(self.spec.nodes);
         Ok(match nodes.len() {
             0 => There::Nothing,
+            _ if self.complete && self.made_of.as_ref().is_some_and(|image| *image != self.spec.image) => {
+                There::Other(nodes)
+            }
             found if !self.complete || found != wanted => There::Part(nodes),
             _ if nodes.iter().all(|node| node.state == "running") => There::Running,
             _ => There::Stopped(nodes),
@@ -56,15 +73,36 @@ impl ClusterStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let nodes = if self.spec.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", self.spec.nodes) };
         let what = format!("kind cluster {}, {nodes}", self.spec.name);
-        Ok(match self.look(world).await? {
+        let there = self.look(world).await?;
+        // An unfinished creation has nothing that anybody relies on.
+        let loses = match &there {
+            There::Part(_) | There::Other(_) if self.complete => {
+                let volumes = match world.kube() {
+                    Ok(kube) => volumes(&*kube).await.unwrap_or_default(),
+                    Err(_) => Vec::new(),
+                };
+                std::iter::once(ALL.to_owned()).chain(volumes).collect()
+            }
+            _ => Vec::new(),
+        };
+        let observed = match there {
             There::Nothing if self.complete => {
                 Observed::new(Action::Create, what).because("it was there and is gone: somebody removed its nodes")
             }
             There::Nothing => Observed::new(Action::Create, what),
-            There::Part(found) if self.complete => Observed::new(Action::Repair, what).because(format!(
-                "{} of {} nodes are there: it is created anew",
-                found.len(),
-                self.spec.nodes
+            There::Part(found) if self.complete => {
+                let (found, had, wanted) = (found.len(), self.addresses.len(), usize::from(self.spec.nodes));
+                let why = if had == 0 || had == wanted {
+                    format!("{found} of {wanted} nodes are there: it is created anew")
+                } else {
+                    format!("it was made of {had} nodes and {wanted} are asked for: it is created anew")
+                };
+                Observed::new(Action::Repair, what).because(why)
+            }
+            There::Other(_) => Observed::new(Action::Repair, what).because(format!(
+                "its nodes are {}, {} is wanted: it is created anew",
+                self.made_of.as_deref().unwrap_or_default(),
+                self.spec.image
             )),
             There::Part(_) => {
                 Observed::new(Action::Repair, what).because("an earlier creation did not finish: it is created anew")
@@ -75,14 +113,15 @@ impl ClusterStep {
                 Observed::new(Action::Repair, what).because(format!("not running: {}", stopped.join(", ")))
             }
             There::Running => Observed::new(Action::Leave, what),
-        })
+        };
+        Ok(observed.losing(loses))
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
         let there = self.look(world).await?;
-        if let There::Part(nodes) = &there {
-            run.waiting(id, "removing what an unfinished creation left");
+        if let There::Part(nodes) | There::Other(nodes) = &there {
+            run.waiting(id, "removing the nodes that are there");
             run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
         }
@@ -91,7 +130,7 @@ impl ClusterStep {
         let changed = match there {
             There::Running => false,
             There::Stopped(nodes) => {
-                for node in &nodes {
+                for node in &self.in_turn(nodes) {
                     match node.state.as_str() {
                         "running" => {}
                         "paused" => world.engine.unpause_container(&node.id).await?,
@@ -104,7 +143,7 @@ impl ClusterStep {
                 }
                 true
             }
-            There::Part(_) => {
+            There::Part(_) | There::Other(_) => {
                 self.create(run, id).await?;
                 true
             }
@@ -123,11 +162,20 @@ impl ClusterStep {
             )));
         }
         let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
+        let addresses: BTreeMap<&str, &IpAddr> =
+            found.iter().filter_map(|node| Some((node.name.as_str(), node.addresses.values().next()?))).collect();
         Ok(Applied {
             detail: format!("{running}/{} nodes", self.spec.nodes),
-            outputs: json!({"name": self.spec.name, "nodes": names, "image": self.spec.image, "restarted": restarted}),
+            outputs: json!({"name": self.spec.name, "nodes": names, "addresses": addresses, "image": self.spec.image, "restarted": restarted}),
             changed,
         })
+    }
+
+    /// Nodes in the order in which each gets the address again that it had: the engine gives the lowest free one to
+    /// whoever comes first.
+    fn in_turn(&self, mut nodes: Vec<Container>) -> Vec<Container> {
+        nodes.sort_by_key(|node| self.addresses.get(&node.name));
+        nodes
     }
 
     async fn create(&self, run: &Run<'_>, id: &str) -> Result<(), StepError> {
@@ -165,7 +213,7 @@ impl ClusterStep {
     }
 }
 
-/// Watches until every node's container runtime answers.
+/// Watches until every node's container runtime answers, and gives pods an early way to the API server.
 #[derive(Debug, Clone)]
 pub struct NodesStep {
     /// The step that creates the cluster.
@@ -191,6 +239,10 @@ impl NodesStep {
             }
         })
         .await?;
+        if !run.settled {
+            let world = run.world;
+            bridge::build(&*world.engine, &nodes, &format!("{}-control-plane", world.reserved_name())).await?;
+        }
         let nodes: Vec<_> = nodes.iter().map(|node| json!({"name": node.name, "id": node.id})).collect();
         Ok(Applied { detail: format!("{wanted}/{wanted}"), outputs: json!(nodes), changed: false })
     }
@@ -316,5 +368,67 @@ async fn poll<T>(
             told = reason;
         }
         run.ctx.clock.sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::cluster::kind::Adaptation;
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+
+    fn step(image: &str, nodes: u8) -> ClusterStep {
+        let spec = KindSpec {
+            name: "devstack-demo".to_owned(),
+            image: image.to_owned(),
+            kubernetes: None,
+            nodes,
+            http: 80,
+            https: 443,
+            adaptation: Adaptation::default(),
+            labels: BTreeMap::new(),
+            blobs: None,
+        };
+        ClusterStep { spec, node_image: String::new(), complete: true, addresses: BTreeMap::new(), made_of: None }
+    }
+
+    async fn observed(step: &ClusterStep, nodes: u8) -> Observed {
+        let (fs, clock) = (FakeFs::default(), FakeClock::default());
+        let engine = FakeEngine::default();
+        for number in 0..nodes {
+            engine.add_kind_node(&step.spec.name, number, "n", &[]);
+        }
+        let ctx = fake::context(&fs, &clock);
+        let world = World::new(&ctx, "demo", Arc::new(engine), Arc::new(FakeRunner::default()));
+        step.observe(&world).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_made_anew_is_lost_and_that_is_said() {
+        let step = ClusterStep { made_of: Some("node:1".to_owned()), ..step("node:1", 2) };
+        let settled = observed(&step, 2).await;
+        assert_eq!((settled.action, settled.loses), (Action::Leave, Vec::new()));
+        let upgraded =
+            ClusterStep { spec: KindSpec { image: "node:2".to_owned(), ..step.spec.clone() }, ..step.clone() };
+        let upgraded = observed(&upgraded, 2).await;
+        assert_eq!(upgraded.why.as_deref(), Some("its nodes are node:1, node:2 is wanted: it is created anew"));
+        assert_eq!(upgraded.loses, [ALL]);
+        let missing = observed(&step, 1).await;
+        assert_eq!((missing.action, missing.loses.as_slice()), (Action::Repair, &[ALL.to_owned()][..]));
+        assert!(observed(&step, 0).await.loses.is_empty(), "there is nothing to lose");
+        let half = ClusterStep { complete: false, ..step };
+        assert!(observed(&half, 1).await.loses.is_empty(), "nobody relies on what was never finished");
+    }
+
+    #[test]
+    fn nodes_are_started_by_the_addresses_they_had() {
+        let addresses = [("a", "172.20.0.10"), ("b", "172.20.0.9"), ("c", "172.20.0.2")];
+        let addresses = addresses.map(|(name, address)| (name.to_owned(), address.parse().unwrap())).into();
+        let step = ClusterStep { addresses, ..step("node:1", 3) };
+        let node = |name: &str| Container { name: name.to_owned(), ..Container::default() };
+        let turn = step.in_turn(vec![node("a"), node("b"), node("c")]);
+        assert_eq!(turn.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["c", "b", "a"]);
     }
 }

@@ -1,5 +1,6 @@
 //! A component's objects, applied in waves, and the wait until they work.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -10,11 +11,14 @@ use crate::event::Action;
 use crate::executor::Run;
 use crate::kube::ready;
 use crate::ports::Kube;
+use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
 use crate::step::objects::{Put, drifts, has_pods};
+use crate::step::prune::{lost, mark, there};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
+use crate::undo::objects::take_back;
 
 /// How often a component that is not ready is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -33,6 +37,8 @@ pub struct ComponentStep {
     pub images: String,
     /// What that step gave when it last ran: the names of images that it put somewhere else than their own name says.
     pub placed: Value,
+    /// What an earlier `up` made of it, in the order in which it was made.
+    pub before: Vec<ObjectKey>,
     /// The claim on its objects, in a cluster that others use too.
     pub claim: Option<Claim>,
 }
@@ -57,6 +63,12 @@ impl ComponentStep {
         Ok(waves)
     }
 
+    /// What an earlier `up` made of it and this one does not.
+    fn stale<'a>(&self, objects: impl Iterator<Item = &'a Value>) -> Vec<ObjectKey> {
+        let wanted: BTreeSet<ObjectKey> = objects.filter_map(ObjectKey::of).collect();
+        self.before.iter().filter(|key| !wanted.contains(key)).cloned().collect()
+    }
+
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("component {}", self.component.name);
         let Ok(kube) = world.kube() else {
@@ -68,15 +80,20 @@ impl ComponentStep {
         if let Some(claim) = &self.claim {
             claim.refuse_foreign(&*kube, &objects).await?;
         }
+        let stale = there(&*kube, &self.stale(objects.iter()), mark(world, self.claim.as_ref())).await?;
+        let loses = lost(&*kube, &stale).await?;
         let drift = drifts(&*kube, &objects).await?;
-        Ok(match drift.first() {
-            None => Observed::new(Action::Leave, what),
-            Some(_) if drift.len() == total => Observed::new(Action::Create, format!("{what}, {total} objects")),
-            Some((key, gone)) => Observed::new(Action::Repair, what).because(format!(
-                "{key} {}{}",
-                if *gone { "is gone" } else { "differs" },
-                if drift.len() > 1 { format!(", and {} more", drift.len() - 1) } else { String::new() }
-            )),
+        if drift.len() == total {
+            return Ok(Observed::new(Action::Create, format!("{what}, {total} objects")).losing(loses));
+        }
+        let told: Vec<String> =
+            drift.iter().map(ToString::to_string).chain(stale.iter().map(|key| format!("{key} goes"))).collect();
+        Ok(match told.as_slice() {
+            [] => Observed::new(Action::Leave, what),
+            [only] => Observed::new(Action::Repair, what).because(only).losing(loses),
+            [first, more @ ..] => {
+                Observed::new(Action::Repair, what).because(format!("{first}, and {} more", more.len())).losing(loses)
+            }
         })
     }
 
@@ -90,15 +107,22 @@ impl ComponentStep {
         if run.settled {
             return Ok(applied(waves.iter().map(Vec::len).sum(), 0));
         }
-        for wave in waves {
+        for wave in &waves {
             if wave.iter().any(has_pods) && !run.ended(&self.images).await {
                 return Err(StepError::message("its images did not reach the nodes"));
             }
-            volumes::provide(run.world, &*kube, &wave).await?;
+            volumes::provide(run.world, &*kube, wave).await?;
             count += wave.len();
-            changed += put.wave(&wave).await?;
+            changed += put.wave(wave).await?;
         }
-        Ok(applied(count, changed))
+        let keys: Vec<ObjectKey> = waves.iter().flatten().filter_map(ObjectKey::of).collect();
+        let stale = self.stale(waves.iter().flatten());
+        if !stale.is_empty() {
+            changed += take_back(run.world, &*kube, &stale, mark(run.world, self.claim.as_ref())).await?;
+        }
+        let known = keys == self.before;
+        let applied = applied(count, changed);
+        Ok(Applied { outputs: json!({"applied": keys}), changed: applied.changed || !known, ..applied })
     }
 }
 

@@ -13,6 +13,7 @@ mod join;
 mod minikube;
 mod network;
 mod objects;
+mod prune;
 mod publish;
 mod reach;
 mod registry;
@@ -33,6 +34,7 @@ pub use join::JoinStep;
 pub use minikube::{MinikubeLoadStep, MinikubeStep};
 pub(crate) use minikube::{explained as minikube_error, look as minikube_profile, own_file as minikube_kubeconfig};
 pub use network::NetworkStep;
+pub use prune::PruneStep;
 pub use publish::PublishStep;
 pub use reach::ReachStep;
 pub use registry::RegistryStep;
@@ -63,12 +65,21 @@ pub struct Observed {
     pub what: String,
     /// Why, where that is not obvious.
     pub why: Option<String>,
+    /// Data that is lost by it, one line each.
+    pub loses: Vec<String>,
 }
 
 impl Observed {
     /// An observation without a reason.
     pub fn new(action: Action, what: impl Into<String>) -> Self {
-        Self { action, what: what.into(), why: None }
+        Self { action, what: what.into(), why: None, loses: Vec::new() }
+    }
+
+    /// Adds the data that is lost.
+    #[must_use]
+    pub fn losing(mut self, loses: Vec<String>) -> Self {
+        self.loses = loses;
+        self
     }
 
     /// Adds the reason.
@@ -110,6 +121,8 @@ pub enum Step {
     Publish(PublishStep),
     /// A component's objects.
     Component(Box<ComponentStep>),
+    /// What components of an earlier `up` made and nobody asks for any more.
+    Prune(PruneStep),
     /// Waits until a component is ready.
     Ready(ReadyStep),
     /// Finds the way from this host to the ingress.
@@ -150,6 +163,7 @@ impl Step {
             Self::Reach(step) => step.apply(run, id).await,
             Self::Load(step) => step.apply(run, id).await,
             Self::Component(step) => step.apply(run, id).await,
+            Self::Prune(step) => step.apply(run).await,
             Self::Ready(step) => step.apply(run, id).await,
             Self::Content(step) => step.apply(run, id).await,
             Self::KubeContext(step) => step.apply(run, id),
@@ -174,6 +188,7 @@ impl Step {
             Self::Registry(step) => Some(step.observe(world).await?),
             Self::Publish(step) => Some(step.observe(world).await?),
             Self::Component(step) => Some(step.observe(world).await?),
+            Self::Prune(step) => Some(step.observe(world).await?),
             Self::Content(step) => Some(step.observe(world)),
             Self::KubeContext(step) => Some(step.observe(world)?),
             Self::Hosts(step) => Some(step.observe(world).await?),

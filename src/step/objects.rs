@@ -104,15 +104,15 @@ fn own_entry(object: &Value) -> Value {
     json!({"entry": own, "generation": object.pointer("/metadata/generation")})
 }
 
-/// The key of an object that an apply would change, and whether it is gone; `None` where it is as it should be.
-pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(ObjectKey, bool)>, KubeError> {
+/// What an apply would change of an object; `None` where it is as it should be.
+async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeError> {
     let Some(key) = ObjectKey::of(object) else { return Ok(None) };
     let (there, wanted) = tokio::join!(kube.get(&key), kube.apply_dry_run(object));
-    let Some(mut there) = there? else { return Ok(Some((key, true))) };
+    let Some(mut there) = there? else { return Ok(Some(Drift { key, how: How::Gone })) };
     let mut wanted = match wanted {
         Ok(wanted) => wanted,
         // A change that the server refuses (a Job's template) is a change.
-        Err(KubeError::Refused { .. }) => return Ok(Some((key, false))),
+        Err(KubeError::Refused { reason, .. }) => return Ok(Some(Drift { key, how: How::Refused(reason) })),
         Err(error) => return Err(error),
     };
     for side in [&mut there, &mut wanted] {
@@ -125,20 +125,128 @@ pub(super) async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<(Obj
             fields.remove("status");
         }
     }
-    Ok((there != wanted).then_some((key, false)))
+    let mut fields = Vec::new();
+    differences(&there, &wanted, "", &mut fields);
+    if key.kind == "Secret" {
+        fields.iter_mut().for_each(|field| field.values = None);
+    }
+    Ok((!fields.is_empty()).then_some(Drift { key, how: How::Differs(fields) }))
 }
 
 /// The drift of several objects, as [`drift`] finds it, in no order.
-pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<(ObjectKey, bool)>, KubeError> {
-    let found: Vec<_> =
-        futures::stream::iter(objects).map(|object| drift(kube, object)).buffer_unordered(PARALLEL).try_collect().await?;
+pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<Drift>, KubeError> {
+    let found: Vec<_> = futures::stream::iter(objects)
+        .map(|object| drift(kube, object))
+        .buffer_unordered(PARALLEL)
+        .try_collect()
+        .await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+/// An object that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Drift {
+    key: ObjectKey,
+    how: How,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum How {
+    Gone,
+    Differs(Vec<Field>),
+    /// The change is one that the server refuses; it says why.
+    Refused(String),
+}
+
+/// A field that an apply would change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Field {
+    path: String,
+    /// What it is and what it should be, where both can be shown.
+    values: Option<(String, String)>,
+}
+
+/// The longest value that is shown, in characters.
+const SHOWN: usize = 60;
+
+/// Compares two values field by field.
+fn differences(there: &Value, wanted: &Value, path: &str, found: &mut Vec<Field>) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match (there, wanted) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differences(&side(one), &side(other), &below(key), found);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (at, (one, other)) in one.iter().zip(other).enumerate() {
+                differences(one, other, &format!("{path}[{at}]"), found);
+            }
+        }
+        (one, other) if one == other => {}
+        (one, other) => {
+            let shown = |value: &Value| match value {
+                Value::Null => Some("absent".to_owned()),
+                Value::Object(_) | Value::Array(_) => None,
+                plain => Some(plain.to_string()).filter(|text| text.chars().count() <= SHOWN),
+            };
+            found.push(Field { path: path.to_owned(), values: shown(one).zip(shown(other)) });
+        }
+    }
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, how } = self;
+        match how {
+            How::Gone => write!(f, "{key} is gone"),
+            How::Refused(reason) => write!(f, "{key} differs and is made anew: {reason}"),
+            How::Differs(fields) => {
+                write!(f, "{key} differs")?;
+                if let Some(Field { path, values }) = fields.first() {
+                    write!(f, ": {path}")?;
+                    if let Some((there, wanted)) = values {
+                        write!(f, " is {there}, not {wanted}")?;
+                    }
+                }
+                if fields.len() > 1 {
+                    write!(f, " (and {} more fields)", fields.len() - 1)?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ports::fake::FakeKube;
+
+    #[tokio::test]
+    async fn a_difference_is_told_by_its_first_field() {
+        let kube = FakeKube::default();
+        let object = |kind: &str, data: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a", "namespace": "b"}, "data": data});
+        let told = async |there: Option<Value>, wanted: &Value| {
+            if let Some(there) = there {
+                kube.put(there);
+            }
+            let found = drifts(&kube, std::slice::from_ref(wanted)).await.unwrap();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let wanted = object("ConfigMap", json!({"x": "1", "y": "2"}));
+        assert_eq!(told(None, &wanted).await, "ConfigMap b/a is gone");
+        assert_eq!(told(Some(wanted.clone()), &wanted).await, "");
+        let one = object("ConfigMap", json!({"x": "1", "y": "3"}));
+        assert_eq!(told(Some(one), &wanted).await, r#"ConfigMap b/a differs: data.y is "3", not "2""#);
+        let two = object("ConfigMap", json!({"x": ["1"], "y": "3"}));
+        assert_eq!(told(Some(two), &wanted).await, "ConfigMap b/a differs: data.x (and 1 more fields)");
+        let secret = object("Secret", json!({"key": "c2VjcmV0"}));
+        let told = told(Some(object("Secret", json!({"key": "b3RoZXI="}))), &secret).await;
+        assert_eq!(told, "Secret b/a differs: data.key");
+    }
 
     #[tokio::test]
     async fn only_an_apply_that_changed_something_counts() {

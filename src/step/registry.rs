@@ -43,8 +43,7 @@ impl RegistryStep {
             Some(_) if drift.len() == objects.len() => {
                 Observed::new(Action::Create, what).because("nodes pull from it what no other registry has")
             }
-            Some((key, gone)) => Observed::new(Action::Repair, what)
-                .because(format!("{key} {}", if *gone { "is gone" } else { "differs" })),
+            Some(drift) => Observed::new(Action::Repair, what).because(drift.to_string()),
         })
     }
 

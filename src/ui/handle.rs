@@ -225,8 +225,8 @@ impl Ui {
             }
             Renderer::Tty(tty) => tty.event(now, event),
         }
-        if let (Event::Plan { summary, changes }, Format::Text) = (event, self.format()) {
-            let text = steps::plan(summary, changes, self.0.setup.verbose, self.0.setup.out_style);
+        if let (Event::Plan { summary, settings, changes }, Format::Text) = (event, self.format()) {
+            let text = steps::plan(summary, settings, changes, self.0.setup.verbose, self.0.setup.out_style);
             let _ = state.renderer.suspend(|| write_out(&self.redact(&text)));
         }
         if matches!(event, Event::StepStarted { .. }) && self.format() == Format::Text && !state.ticking {

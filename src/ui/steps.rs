@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::style::{Style, columns};
-use crate::event::{Action, Change};
+use crate::event::{Action, Change, Setting};
 
 /// A step that ends sooner is not announced.
 pub const QUIET: Duration = Duration::from_millis(250);
@@ -154,13 +154,18 @@ pub fn progress(done: u64, total: Option<u64>, unit: &str, detail: &str) -> Stri
 }
 
 /// A plan as a person reads it: the summary, then each change. What stays as it is, is told when `all`.
-pub fn plan(summary: &str, changes: &[Change], all: bool, style: Style) -> String {
+pub fn plan(summary: &str, settings: &[Setting], changes: &[Change], all: bool, style: Style) -> String {
     let mut text = format!("{}   {summary}\n", style.strong("plan"));
+    for Setting { name, before, after } in settings {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "as the profile says".to_owned());
+        text.push_str(&format!("  setting {name}: {} → {}\n", value(before), value(after)));
+    }
     let name = changes.iter().map(|change| columns(&change.step)).max().unwrap_or_default();
     for change in changes.iter().filter(|change| all || change.action != Action::Leave) {
         let symbol = match change.action {
             Action::Create => style.good("+"),
             Action::Repair => style.warn("~"),
+            Action::Remove => style.bad("-"),
             Action::Adopt => style.strong("="),
             Action::Leave => style.faint(" "),
             Action::Later => style.faint("?"),
@@ -176,6 +181,9 @@ pub fn plan(summary: &str, changes: &[Change], all: bool, style: Style) -> Strin
         }
         text.push_str(line.trim_end());
         text.push('\n');
+        for lost in &change.loses {
+            text.push_str(&format!("      {} {lost}\n", style.bad("lost:")));
+        }
     }
     let left = changes.iter().filter(|change| change.action == Action::Leave).count();
     if left > 0 && !all {
@@ -222,20 +230,33 @@ mod tests {
             action,
             what: what.into(),
             why: why.map(Into::into),
+            loses: Vec::new(),
         };
         let changes = [
             change("network", Action::Leave, "network devstack-s3www", None),
             change("cluster", Action::Create, "kind cluster, 1 node", None),
             change("hosts", Action::Repair, "s3www.test → 127.0.0.1", Some("somebody edited it")),
             change("metallb", Action::Later, "address pool", None),
+            Change {
+                loses: vec!["volume db/data-db-0 (1Gi)".to_owned()],
+                ..change("prune", Action::Remove, "component db, 4 objects", Some("the profile has it no more"))
+            },
         ];
-        insta::assert_snapshot!(plan("s3www · kind · 1 node", &changes, false, Style::PLAIN), @"
+        let settings = [
+            Setting { name: "replicas".to_owned(), before: None, after: Some("2".to_owned()) },
+            Setting { name: "--nodes".to_owned(), before: Some("2".to_owned()), after: Some("1".to_owned()) },
+        ];
+        insta::assert_snapshot!(plan("s3www · kind · 1 node", &settings, &changes, false, Style::PLAIN), @"
         plan   s3www · kind · 1 node
+          setting replicas: as the profile says → 2
+          setting --nodes: 2 → 1
           + cluster  kind cluster, 1 node
           ~ hosts    s3www.test → 127.0.0.1  # somebody edited it
           ? metallb  address pool (known after cluster)
+          - prune    component db, 4 objects  # the profile has it no more
+              lost: volume db/data-db-0 (1Gi)
           1 unchanged
         ");
-        assert!(plan("s", &changes, true, Style::PLAIN).contains("    network  network devstack-s3www\n"));
+        assert!(plan("s", &[], &changes, true, Style::PLAIN).contains("    network  network devstack-s3www\n"));
     }
 }

@@ -20,7 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(500);
 
 /// A recorded object, and its UID where that was known.
-type Recorded = (ObjectKey, Option<String>);
+pub(crate) type Recorded = (ObjectKey, Option<String>);
+
+/// The label that all objects of an environment carry, and its value.
+pub(crate) type Mark<'a> = (&'a str, &'a str);
 
 /// The objects that are being taken back.
 #[derive(Debug, Default)]
@@ -46,7 +49,7 @@ pub(super) async fn begin(world: &World, journal: &Journal) -> Begun {
     let Ok(kube) = connect(world).await else { return Begun::default() };
     let instance = instance(journal);
     let asked = objects.into_iter().map(|object| {
-        let deleted = delete(&*kube, object, instance.as_deref());
+        let deleted = delete(&*kube, object, mark(instance.as_deref()));
         async { deleted.await.is_ok_and(|there| there).then(|| object.0.clone()) }
     });
     let left: BTreeSet<ObjectKey> = join_all(asked).await.into_iter().flatten().collect();
@@ -71,21 +74,54 @@ pub(super) async fn remove(
     let volumes = volumes(&*kube, &namespaces).await?;
     let mut existed = false;
     for object in objects.iter().rev() {
-        let there = delete(&*kube, object, instance.as_deref()).await?;
+        let there = delete(&*kube, object, mark(instance.as_deref())).await?;
         // One that is recorded twice is told of once.
         existed |= begun.left.remove(&object.0) || (there && begun.told.insert(object.0.clone()));
     }
+    gone(world, &*kube, objects.iter().chain(&volumes), mark(instance.as_deref())).await?;
+    Ok(existed)
+}
+
+/// Deletes those of these objects that carry the mark, and waits until they are gone, with the volumes that came with
+/// their namespaces. They are given in the order in which they were made.
+///
+/// # Errors
+/// As [`remove`].
+pub(crate) async fn take_back(
+    world: &World,
+    kube: &dyn Kube,
+    keys: &[ObjectKey],
+    mark: Mark<'_>,
+) -> Result<usize, StepError> {
+    let namespaces = keys.iter().filter(|key| key.kind == "Namespace").map(|key| key.name.as_str()).collect();
+    let volumes = volumes(kube, &namespaces).await?;
+    let objects: Vec<Recorded> = keys.iter().map(|key| (key.clone(), None)).collect();
+    let mut existed = 0;
+    for object in objects.iter().rev() {
+        existed += usize::from(delete(kube, object, Some(mark)).await?);
+    }
+    gone(world, kube, objects.iter().chain(&volumes), Some(mark)).await?;
+    Ok(existed)
+}
+
+/// Waits until objects are gone.
+async fn gone<'a>(
+    world: &World,
+    kube: &dyn Kube,
+    objects: impl Iterator<Item = &'a Recorded> + Clone,
+    mark: Option<Mark<'_>>,
+) -> Result<(), StepError> {
     let began = Instant::now();
     let patience = world.ctx.options.timeout.unwrap_or(PATIENCE);
     loop {
         let mut left = None;
-        for (key, uid) in objects.iter().chain(&volumes) {
-            if let Some(found) = mine(&*kube, key, uid.as_deref(), instance.as_deref()).await? {
+        for (key, uid) in objects.clone() {
+            if let Some(found) = mine(kube, key, uid.as_deref(), mark).await? {
                 left = Some((key, found));
                 break;
             }
         }
-        let Some((key, found)) = left else { return Ok(existed) };
+        let Some((key, found)) = left else { return Ok(()) };
         if began.elapsed() > patience {
             return Err(StepError::Wait { what: key.to_string(), reason: why(&found), findings: Vec::new() });
         }
@@ -105,24 +141,28 @@ fn instance(journal: &Journal) -> Option<String> {
     journal.opened()?.instance
 }
 
+fn mark(instance: Option<&str>) -> Option<Mark<'_>> {
+    Some((INSTANCE_LABEL, instance?))
+}
+
 /// The object of a key where it is the environment's: it has the recorded UID, or the environment's mark.
-async fn mine(
+pub(crate) async fn mine(
     kube: &dyn Kube,
     key: &ObjectKey,
     uid: Option<&str>,
-    instance: Option<&str>,
+    mark: Option<Mark<'_>>,
 ) -> Result<Option<Value>, KubeError> {
     let found = kube.get(key).await?;
     Ok(found.filter(|found| {
         let is = |pointer: &str| found.pointer(pointer).and_then(Value::as_str);
-        let marked = found["metadata"]["labels"][INSTANCE_LABEL].as_str();
-        (uid.is_some() && is("/metadata/uid") == uid) || (instance.is_some() && marked == instance)
+        let marked = mark.is_some_and(|(label, value)| found["metadata"]["labels"][label] == value);
+        (uid.is_some() && is("/metadata/uid") == uid) || marked
     }))
 }
 
 /// Asks for the deletion of an object that is the environment's; tells whether it was there.
-async fn delete(kube: &dyn Kube, (key, uid): &Recorded, instance: Option<&str>) -> Result<bool, KubeError> {
-    let Some(found) = mine(kube, key, uid.as_deref(), instance).await? else { return Ok(false) };
+async fn delete(kube: &dyn Kube, (key, uid): &Recorded, mark: Option<Mark<'_>>) -> Result<bool, KubeError> {
+    let Some(found) = mine(kube, key, uid.as_deref(), mark).await? else { return Ok(false) };
     // What has the name by the time of the request may be another.
     kube.delete(key, found.pointer("/metadata/uid").and_then(Value::as_str)).await?;
     Ok(true)

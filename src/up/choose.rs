@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts};
-use crate::image::{self, Choice, KubeRange, Target};
+use crate::image::{self, Choice, KubeRange, Source, Target};
 use crate::oci::Platform;
-use crate::ports::engine::KIND_CLUSTER_LABEL;
+use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
 use crate::profile::Resolved;
 use crate::step::World;
 use crate::up::gather::NODE_ROLE;
@@ -82,6 +82,22 @@ pub(super) fn split(mut choices: Vec<Choice>) -> Result<(Choice, Vec<Choice>), F
     let node = choices.iter().position(|choice| choice.role == NODE_ROLE).map(|at| choices.remove(at));
     let node = node.ok_or_else(|| Failure::new(ExitCode::Failed, "the catalog has no node image"))?;
     Ok((node, choices))
+}
+
+/// The node image of a cluster that is there: the one that it was made of, as long as the profile allows it. That the
+/// catalog has a better one by now is no reason to make a cluster anew.
+pub(super) fn keep_node(world: &World, chosen: Choice, there: &[Container], target: &Target) -> Choice {
+    let keeps = |recorded: &Choice| {
+        recorded.role == NODE_ROLE
+            && recorded.named_by_user == chosen.named_by_user
+            && there.iter().any(|node| node.image == recorded.reference)
+            && recorded.makes_nodes_of(&target.kubernetes)
+            && recorded.runs_on(target.cpu)
+    };
+    match recorded_choices(world).into_iter().find(keeps) {
+        Some(recorded) => Choice { source: Source::Nodes, why: "the cluster is made of it".to_owned(), ..recorded },
+        None => chosen,
+    }
 }
 
 /// What an earlier `up` chose; nothing where it cannot be read, and then the choice is made again.

@@ -45,10 +45,9 @@ pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
         let (verb, minutes) = (if names.len() == 1 { "is" } else { "are" }, seconds.div_ceil(60));
         reasons.push(format!("{} {verb} built from source, about {minutes} minutes", names.join(", ")));
     }
-    for change in changes.iter().filter(|change| change.step == id::CLUSTER && change.action == Action::Repair) {
-        if let Some(why) = change.why.as_deref().filter(|why| why.contains("nodes are there")) {
-            reasons.push(format!("{}: {why}; what its volumes hold is lost", change.what));
-        }
+    for change in changes.iter().filter(|change| !change.loses.is_empty()) {
+        let why = change.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+        reasons.push(format!("{}{why}; lost for good: {}", change.what, change.loses.join(", ")));
     }
     reasons
 }

@@ -22,7 +22,10 @@ pub async fn drift(ctx: &Context, environment: &str) -> Result<Vec<Change>, Fail
     let journal = Journal::open(&gathered.world.dir, ctx.fs.clone())?;
     let plan = gathered.plan(&journal, gathered.known_credentials(&ctx)?)?;
     let changes = observe(&gathered.world, &plan).await?;
-    Ok(changes.into_iter().filter(|change| matches!(change.action, Action::Create | Action::Repair)).collect())
+    Ok(changes
+        .into_iter()
+        .filter(|change| matches!(change.action, Action::Create | Action::Repair | Action::Remove))
+        .collect())
 }
 
 /// A change that is to come, in one line: what is wrong with what.

@@ -39,6 +39,8 @@ pub struct Gathered {
     pub source: String,
     /// `--set`, with paths made absolute.
     pub sets: Vec<(String, String)>,
+    /// `--nodes`, as the command line says it or an earlier one did.
+    pub nodes_asked: Option<u8>,
     /// What was read.
     pub facts: Facts,
     /// The node image of a kind cluster.
@@ -187,8 +189,9 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     }
     let target = choose::target(&profile, &facts)?;
     let on_nodes = choose::images_on_nodes(&world).await?;
-    let choices = choose::choose(&world, &profile, &[NODE_ROLE], target, &on_nodes, desired.offline).await?;
+    let choices = choose::choose(&world, &profile, &[NODE_ROLE], target.clone(), &on_nodes, desired.offline).await?;
     let (node, choices) = choose::split(choices)?;
+    let node = choose::keep_node(&world, node, &there, &target);
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
     if is_new {
@@ -203,6 +206,7 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
         profile,
         source: settled.recorded_source,
         sets: settled.sets,
+        nodes_asked: settled.nodes,
         facts,
         node: Some(node),
         shared: None,

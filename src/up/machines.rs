@@ -107,6 +107,7 @@ async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec<check::Fin
         profile,
         source: "s3www".to_owned(),
         sets: Vec::new(),
+        nodes_asked: None,
         facts: facts.clone(),
         node: Some(node),
         shared: None,
@@ -136,7 +137,7 @@ async fn plan(facts: &Facts, cache: &Path) -> String {
     let engine = facts.engine.as_ref().unwrap();
     let journal = Journal::open(&gathered.world.dir, gathered.world.ctx.fs.clone()).unwrap();
     let plan = gathered.plan(&journal, BTreeMap::new()).unwrap();
-    let changes = show(&gathered.world.ctx, &gathered.world, &gathered, &plan).await.unwrap();
+    let changes = show(&gathered.world.ctx, &gathered.world, &gathered, &journal, &plan).await.unwrap();
     let mut text = format!("plan    {}\n", gathered.summary());
     let way = facts.reachable();
     writeln!(text, "way in  127.0.0.1:{} and {}", gathered.ports.0, gathered.ports.1).unwrap();

@@ -59,6 +59,7 @@ pub(super) async fn gather(
         profile,
         source: settled.recorded_source,
         sets: settled.sets,
+        nodes_asked: settled.nodes,
         facts: Facts { source: None, host, engine, nodes: Vec::new() },
         node: None,
         shared: None,

@@ -65,6 +65,7 @@ pub(super) async fn gather(
         profile,
         source: settled.recorded_source,
         sets: settled.sets,
+        nodes_asked: settled.nodes,
         facts,
         node: None,
         shared: Some(Shared { existing, instance, delivery }),

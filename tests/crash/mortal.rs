@@ -148,7 +148,7 @@ impl Engine for MortalEngine {
     }
     async fn exec(&self, id: &str, argv: &[&str], stdin: Option<ByteStream>) -> Result<ExecOutput, EngineError> {
         if stdin.is_some() {
-            return self.change("send images".to_owned(), self.0.exec(id, argv, stdin)).await;
+            return self.change(format!("exec {}", argv.join(" ")), self.0.exec(id, argv, stdin)).await;
         }
         self.2.alive().await;
         self.0.exec(id, argv, None).await

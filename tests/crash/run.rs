@@ -26,7 +26,7 @@ use devstack::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner, Fau
 use devstack::ports::kube::ObjectKey;
 use devstack::profile::{self, ProfileSource, Resolved};
 use devstack::step::World;
-use devstack::up::{self, Desired, Gathered};
+use devstack::up::{self, Gathered};
 use serde_json::json;
 
 use crate::cluster::{Cluster, NAME};
@@ -216,6 +216,7 @@ impl Fakes {
             profile: ground.profile.clone(),
             source: "s3www".to_owned(),
             sets: Vec::new(),
+            nodes_asked: None,
             facts: Facts {
                 engine: Some(EngineFacts { platform: "linux/amd64".to_owned(), ..EngineFacts::default() }),
                 ..Facts::default()
@@ -230,8 +231,7 @@ impl Fakes {
             sites: BTreeMap::from([("site".to_owned(), Site::of_bytes("site.gif", b"GIF89a"))]),
             hosts: Access::Direct,
         };
-        let desired = Desired { environment: Some(ENVIRONMENT.to_owned()), ..Desired::default() };
-        self.run(death, up::carry_out(&ctx, &desired, &gathered, &|_| Ok(())))
+        self.run(death, up::carry_out(&ctx, &gathered, &|_| Ok(())))
     }
 
     /// Runs `up` to its end.

@@ -17,6 +17,7 @@
 )]
 
 mod bad;
+mod change;
 mod existing;
 mod harness;
 mod kills;

@@ -45,6 +45,13 @@ fn two_nodes_serve_what_they_are_given() {
             assert_eq!(page.status, 404);
         });
         phases.run("a file of 100 MB instead, streamed", || large(&world));
+        phases.run("what was asked for stays so, however often", || {
+            for _ in 0..2 {
+                world.up(&[]);
+            }
+            assert_eq!(world.dry_run(&[]), Vec::<String>::new());
+            assert_eq!(world.kubectl(&["get", "nodes", "-o", "name"]).lines().count(), 2);
+        });
         phases.run("images are on both nodes", || {
             let lists = [world.node(), format!("{}-worker", world.name())].map(|node| {
                 let list = docker(&["exec", &node, "ctr", "-n", "k8s.io", "images", "ls", "-q"]);

@@ -376,6 +376,11 @@ fn recorded_choices_on_the_nodes_need_no_question() {
     let mut slower = again.clone();
     slower.target.cpu = Some(CpuLevel::V1);
     assert_eq!(keep_recorded(&slower, &nodes), None, "the CPU no longer carries it");
+    let mut other = again.clone();
+    other.target.kubernetes = "1.30".parse().unwrap();
+    assert_eq!(keep_recorded(&other, &nodes), None, "another Kubernetes is wanted");
+    other.target.kubernetes = "1.37".parse().unwrap();
+    assert!(keep_recorded(&other, &nodes).is_some());
     let mut more = again.clone();
     more.roles.push("left".to_owned());
     assert_eq!(keep_recorded(&more, &nodes), None, "a role is new");
