@@ -148,6 +148,7 @@ impl LoadStep {
             self.blobs.as_ref().map(|directory| blobs::offer(places.store(), &layers, directory)).unwrap_or_default();
         // Unpacking waits for a container's first use: it would compete with the starting control plane.
         let import = ["ctr", "-n", "k8s.io", "images", "import", "--no-unpack", "--digests", "-"];
+        let wanted = missing.iter().map(String::as_str).collect();
         let mut attempts = 0;
         loop {
             let linked = blobs::link(&*run.world.engine, node, &offered).await;
@@ -156,13 +157,15 @@ impl LoadStep {
             run.waiting(id, format!("{} images, {} MB, to {name}", images.len(), streamed / 1_000_000));
             let archive = archive::export_without(places.store(), &images, ArchiveFormat::Oci, &linked);
             let done = run.world.engine.exec(node, &import, Some(archive)).await?;
-            let said = if done.status == 0 {
-                if blobs::kept(&*run.world.engine, node, &linked).await == linked {
-                    break;
-                }
+            let said = if done.status != 0 {
+                String::from_utf8_lossy(&done.stderr).trim().to_owned()
+            } else if blobs::kept(&*run.world.engine, node, &linked).await != linked {
                 "layers that it had are gone".to_owned()
             } else {
-                String::from_utf8_lossy(&done.stderr).trim().to_owned()
+                match missing_on(run.world, node, &wanted).await?.first() {
+                    None => return Ok(()),
+                    Some(first) => format!("it took the images, but {first} is not there"),
+                }
             };
             attempts += 1;
             if attempts == ATTEMPTS {
@@ -172,11 +175,6 @@ impl LoadStep {
             run.waiting(id, format!("{name} broke off, images are sent again"));
             run.ctx.clock.sleep(AGAIN).await;
         }
-        let left = missing_on(run.world, node, &missing.iter().map(String::as_str).collect()).await?;
-        if let Some(first) = left.first() {
-            return Err(StepError::message(format!("node {name} took the images, but {first} is not there")));
-        }
-        Ok(())
     }
 }
 
