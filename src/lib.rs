@@ -31,6 +31,7 @@ pub mod redact;
 pub mod secrets;
 pub mod status;
 pub mod step;
+pub mod step_ids;
 pub mod ui;
 pub mod undo;
 pub mod up;
