@@ -21,7 +21,7 @@ use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
 use crate::up::measure::measure;
-use crate::up::{Desired, choose, minikube, provider, shared};
+use crate::up::{Desired, choose, kubernetes, minikube, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
@@ -189,6 +189,7 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     let on_nodes = choose::images_on_nodes(&world).await?;
     let choices = choose::choose(&world, &profile, &[NODE_ROLE], target, &on_nodes, desired.offline).await?;
     let (node, choices) = choose::split(choices)?;
+    kubernetes::refuse(&profile, &node.version, "see which versions can be had: devstack image resolve node")?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
     if is_new {
