@@ -268,3 +268,6 @@ impl EnvironmentView<'_> {
         if findings.is_empty() { Outcome::Pass(format!("{0}/{0}", seen.len())) } else { Outcome::Found(findings) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,4 +191,6 @@ pub fn refusal(findings: &[Finding]) -> Option<Failure> {
 }
 
 #[cfg(test)]
+mod each;
+#[cfg(test)]
 mod tests;
