@@ -19,6 +19,7 @@ pub mod event;
 pub mod executor;
 pub mod facts;
 pub mod graph;
+pub mod hex;
 pub mod image;
 pub mod journal;
 pub mod kill;

@@ -38,16 +38,9 @@ fn place() -> (Place, tempfile::TempDir) {
     fs.put(limits::Limit::InotifyWatches.file(), "1048576\n", 0o644);
     let opened = Opened {
         version: crate::journal::VERSION,
-        devstack: "0.1.0".to_owned(),
         environment: "live".to_owned(),
-        profile: "s3www".to_owned(),
-        sets: Vec::new(),
         provider: "kind".to_owned(),
-        nodes: None,
-        context: None,
-        instance: None,
-        ports: std::collections::BTreeMap::new(),
-        at: String::new(),
+        ..Opened::default()
     };
     Journal::open(&ctx.dirs.environment("live"), ctx.fs.clone()).unwrap().append(Record::Opened(opened)).unwrap();
     let place = Place { ctx, fs, engine: Arc::new(docker.clone()), docker, runner: Arc::new(sudo.clone()), sudo };
