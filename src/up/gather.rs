@@ -277,13 +277,17 @@ pub(super) fn needs(
 }
 
 impl Gathered {
-    /// Records what was chosen, so that the next `up` asks nobody.
+    /// Records what was chosen, so that the next `up` asks nobody. What is recorded already stays as it is.
     ///
     /// # Errors
     /// What the file system said.
     pub fn record_choices(&self) -> Result<(), Failure> {
         let path = self.world.dir.join(choose::CHOICES);
         let all: Vec<&Choice> = self.all_choices().collect();
+        let recorded = choose::recorded_choices(&self.world);
+        if all.len() == recorded.len() && all.iter().zip(&recorded).all(|(choice, known)| choice.is_still(known)) {
+            return Ok(());
+        }
         let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
         Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
     }
@@ -407,16 +411,10 @@ mod tests {
     fn record(ctx: &Context, environment: &str, ports: (u16, u16)) {
         let opened = Opened {
             version: 1,
-            devstack: "0.1.0".to_owned(),
             environment: environment.to_owned(),
-            profile: "s3www".to_owned(),
-            sets: Vec::new(),
             provider: "kind".to_owned(),
-            nodes: None,
-            context: None,
-            instance: None,
             ports: BTreeMap::from([("http".to_owned(), ports.0), ("https".to_owned(), ports.1)]),
-            at: "2026-01-01T00:00:00Z".to_owned(),
+            ..Opened::default()
         };
         let journal = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone()).unwrap();
         journal.append(Record::Opened(opened)).unwrap();
