@@ -1,12 +1,11 @@
-//! `devstack doctor`: runs the checks and says what was found.
+//! `devstack doctor`: runs the checks, says what was found, and cures what can be cured.
+
+pub mod cure;
 
 use serde_json::{Value, json};
 
-use crate::access::{hosts, kubeconfig};
 use crate::check::{self, Finding, Inputs, Outcome, Severity};
-use crate::context::Context;
-use crate::error::{ExitCode, chain};
-use crate::ports::Runner;
+use crate::error::ExitCode;
 use crate::ui::Style;
 
 /// One check that was run.
@@ -129,44 +128,13 @@ pub fn render_finding(finding: &Finding, style: Style) -> String {
     for line in finding.evidence.lines().filter(|line| !line.is_empty()) {
         text.push_str(&format!("      proof  {line}\n"));
     }
+    if finding.fixable {
+        text.push_str("      cure   devstack doctor --fix\n");
+    }
     for remedy in &finding.remedy {
         text.push_str(&format!("      cure   {remedy}\n"));
     }
     text
-}
-
-/// What came of one cure.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Cure {
-    /// The check whose finding it cures.
-    pub id: String,
-    /// What was done, or would have to be.
-    pub what: String,
-    /// Why it was not done; absent where it was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-}
-
-/// Cures what is devstack's own and certainly stale: contexts of clusters that are gone, hosts lines of environments
-/// that are gone. What needs a privilege is said and not done.
-pub async fn fix(ctx: &Context, runner: &dyn Runner, inputs: &Inputs) -> Vec<Cure> {
-    let cure =
-        |id: &str, what: String, done: Result<bool, String>| Cure { id: id.to_owned(), what, refused: done.err() };
-    let mut cures = Vec::new();
-    let kubeconfig = ctx.user_kubeconfig();
-    for name in check::stale_contexts(inputs) {
-        let done = kubeconfig::remove(&*ctx.fs, &kubeconfig, &name).map_err(|error| chain(&error));
-        cures.push(cure("cluster.context-stale", format!("context {name} out of {}", kubeconfig.display()), done));
-    }
-    let file = ctx.hosts_file();
-    for name in check::stale_blocks(inputs) {
-        let done = match hosts::access(ctx, runner, &file).await {
-            hosts::Access::Direct => hosts::remove(ctx, runner, &file, &name).await.map_err(|error| chain(&error)),
-            _ => Err(format!("needs root: devstack down --env {name}")),
-        };
-        cures.push(cure("hosts.block-stale", format!("lines of {name} out of {}", file.display()), done));
-    }
-    cures
 }
 
 /// Every check that `--only` accepts, with what it makes sure of.
@@ -215,6 +183,7 @@ mod tests {
           ✓ there are CPUs                               2
           ! inotify limits are low; several nodes or many pods will use them up  [host.inotify]
               proof  max_user_instances 128, max_user_watches 65536
+              cure   devstack doctor --fix
               cure   sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512
           ✗ port 8080 of 127.0.0.1 is taken  [port.in-use]
               proof  container web

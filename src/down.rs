@@ -79,7 +79,7 @@ pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Resu
     orphans::end(&*world.engine, &*ctx.clock, environment).await?;
     let journal = open(ctx, world)?;
     guard::meet(world).await?;
-    let step = "down".to_owned();
+    let step = crate::step_ids::DOWN.to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });
     let (report, leftovers) = tokio::select! {
         () = ctx.cancel.cancelled() => return Err(Failure::interrupted(true)),

@@ -39,6 +39,11 @@ pub fn environment_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The reserved name of everything of an environment: its cluster, network and kubeconfig context.
+pub fn reserved_name(environment: &str) -> String {
+    format!("devstack-{environment}")
+}
+
 /// The environment that a verb acts on: the named one, else the only one. `None` where there is none at all.
 ///
 /// # Errors

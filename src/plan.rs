@@ -4,6 +4,7 @@
 mod minikube;
 mod shared;
 
+pub use crate::step_ids as id;
 pub use shared::{Delivery, Shared, Via};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,42 +24,6 @@ use crate::step::{
     AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep,
     NetworkStep, NodeImageStep, NodesStep, ObtainStep, PruneStep, ReadyStep, Secret, Step,
 };
-
-/// Ids of the steps that every plan on a cluster of devstack's own has.
-pub mod id {
-    /// The engine network.
-    pub const NETWORK: &str = "network";
-    /// The node image in the engine.
-    pub const NODE_IMAGE: &str = "node-image";
-    /// The cluster.
-    pub const CLUSTER: &str = "cluster";
-    /// Nodes that take images.
-    pub const NODES: &str = "nodes";
-    /// The API server.
-    pub const API: &str = "api";
-    /// The pod network and the storage class.
-    pub const ADDONS: &str = "addons";
-    /// Workload images in the store.
-    pub const IMAGES: &str = "images";
-    /// Workload images in the nodes.
-    pub const LOAD: &str = "load";
-    /// The context in the user's kubeconfig.
-    pub const CONTEXT: &str = "kube-context";
-    /// The hosts file.
-    pub const HOSTS: &str = "hosts";
-    /// What components that are no more asked for have left.
-    pub const PRUNE: &str = "prune";
-    /// Every component at once.
-    pub const READY: &str = "ready";
-    /// The binding to a cluster that is there.
-    pub const JOIN: &str = "join";
-    /// The environment's own registry in a cluster that is there.
-    pub const REGISTRY: &str = "registry";
-    /// Workload images in a registry.
-    pub const PUBLISH: &str = "publish";
-    /// The way to the ingress of a cluster that is there.
-    pub const REACH: &str = "reach";
-}
 
 /// What the cluster is.
 #[derive(Debug)]
@@ -270,7 +235,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                 claim: claim.clone(),
             })),
         });
-        let ready = format!("{}.ready", component.name);
+        let ready = id::ready(&component.name);
         if let Some(service) = component.ready.iter().find(|ready| ready.kind == ReadyKind::ServiceAddress) {
             ingress_address = Some((format!("{}/{}", service.namespace, service.name), ready.clone()));
         }
@@ -290,7 +255,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             else {
                 continue;
             };
-            let step = format!("content.{}", content.bucket);
+            let step = id::content(&content.bucket);
             let before = inputs.before.get(&step).and_then(|outputs| outputs.get("keys")).cloned().unwrap_or_default();
             nodes.push(node(
                 step,
@@ -323,7 +288,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
     }
     // What was ready once may have crashed since, as what runs before its network does; only all at once is ready.
     let components = &inputs.profile.components;
-    let each: Vec<String> = components.iter().map(|component| format!("{}.ready", component.name)).collect();
+    let each: Vec<String> = components.iter().map(|component| id::ready(&component.name)).collect();
     nodes.push(node(
         id::READY,
         &each.iter().map(|step| (step.as_str(), Done)).collect::<Vec<_>>(),

@@ -8,6 +8,7 @@ use crate::cluster::{Provider, guard};
 use crate::context::Context;
 use crate::error::Failure;
 use crate::journal::Journal;
+use crate::kube::ready::is_ready;
 use crate::ports::engine::OWNER_LABEL;
 use crate::step::World;
 use crate::up;
@@ -153,11 +154,6 @@ async fn drifted(ctx: &Context, environment: &str) -> Vec<String> {
         Ok(changes) => changes.iter().map(up::told).collect(),
         Err(failure) => vec![format!("what differs cannot be told: {}", failure.message)],
     }
-}
-
-fn is_ready(object: &Value) -> bool {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// Pods by component; those of finished jobs are done and count for nothing.

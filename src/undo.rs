@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 
-use crate::access::{hosts, kubeconfig, leftover};
+use crate::access::{hosts, kubeconfig, leftover, limits};
 use crate::cluster::Provider;
 use crate::cluster::minikube::{self, MinikubeSpec};
 use crate::journal::{Journal, Record, Undo};
 use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::step::{StepError, World, minikube_error, minikube_kubeconfig, minikube_profile};
+use crate::step_ids::RESERVED;
 
 /// What `down` did.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
     let mut pending = journal.pending();
     for undo in reserved(world) {
         if !pending.iter().any(|(_, known)| *known == undo) {
-            pending.push(("reserved".to_owned(), undo));
+            pending.push((RESERVED.to_owned(), undo));
         }
     }
     for (step, undo) in pending {
@@ -45,7 +46,7 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
                 if existed {
                     report.done.push(undo.to_string());
                 }
-                if step != "reserved"
+                if step != RESERVED
                     && let Err(error) = journal.append(Record::Undone { step, undo: undo.clone() })
                 {
                     // It is gone, and taking it back once more does no harm: a full disk must not keep `down` from
@@ -99,6 +100,11 @@ async fn one(world: &World, journal: &Journal, undo: &Undo, begun: &mut objects:
             Ok(existed)
         }
         Undo::KubeObjects { objects, .. } => objects::remove(world, journal, objects, begun).await,
+        Undo::KernelLimit { limit, before, raised } => {
+            limits::restore(&world.ctx, &*world.runner, *limit, *before, *raised)
+                .await
+                .map_err(|error| StepError::of(&error))
+        }
     }
 }
 

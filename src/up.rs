@@ -4,6 +4,7 @@ mod choose;
 mod consent;
 mod drift;
 mod gather;
+mod kubernetes;
 #[cfg(test)]
 mod machines;
 mod measure;
@@ -31,6 +32,7 @@ use crate::step::World;
 pub use consent::Ask;
 pub use drift::{drift, told};
 pub use gather::{Gathered, gather};
+pub use kubernetes::wanted as kubernetes;
 
 /// The desired state, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

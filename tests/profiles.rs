@@ -104,6 +104,9 @@ fn mistakes_are_named_with_their_place() {
     # routes
     routes.yaml:6:5: the route `x` is there twice
     routes.yaml:7:12: `Y` is no name: lower-case letters, digits and dashes
+    # step-name
+    step-name.yaml:6:9: a component cannot be called `ready`, which is a step of devstack's own; give it another name with `as`
+    step-name.yaml:7:24: a component cannot be called `registry`, which is a step of devstack's own; give it another name with `as`
     # twice
     twice.yaml:6:5: the component `traefik` is used twice; give one of them a name with `as`
     # two-documents

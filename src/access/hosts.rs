@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 pub use block::{Conflict, Entry, EntryError, State, blocks, conflicts, has_block, state, with_block, without_block};
 
+pub use super::privilege::Access;
+use super::privilege::{self, sudo};
 use crate::context::Context;
 use crate::error::{Advise, ExitCode};
 use crate::ports::Runner;
@@ -17,20 +19,6 @@ use crate::ports::runner::{Cmd, RunError};
 
 /// The system's hosts file, the only one that is ever written with privilege.
 pub const SYSTEM_FILE: &str = "/etc/hosts";
-
-/// How the hosts file can be changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// This account may write it.
-    Direct,
-    /// Through sudo.
-    Sudo {
-        /// Whether sudo asks for no password now.
-        passwordless: bool,
-    },
-    /// Not at all.
-    Unavailable,
-}
 
 /// Why the hosts file was not read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -106,13 +94,7 @@ pub async fn access(ctx: &Context, runner: &dyn Runner, file: &Path) -> Access {
     if file != Path::new(SYSTEM_FILE) {
         return Access::Unavailable;
     }
-    match runner.run(&Cmd::new("sudo").args(["-n", "true"])).await {
-        Ok(_) => Access::Sudo { passwordless: true },
-        Err(RunError::Failed { stderr, .. }) if ctx.options.interactive && stderr.contains("password") => {
-            Access::Sudo { passwordless: false }
-        }
-        Err(_) => Access::Unavailable,
-    }
+    sudo(ctx, runner).await
 }
 
 /// The file's bytes; none where it does not exist.
@@ -193,11 +175,7 @@ async fn change(
 /// The path of this program is not known.
 pub fn helper(file: &Path, environment: &str, entries: Option<&[Entry]>) -> std::io::Result<Cmd> {
     let lines: String = entries.unwrap_or_default().iter().map(|entry| format!("{entry}\n")).collect();
-    let cmd = Cmd::new("sudo")
-        .args(["-n", "--"])
-        .arg(std::env::current_exe()?)
-        .args(["hosts", "write-block", "--env", environment, "--file"])
-        .arg(file);
+    let cmd = privilege::helper(&["hosts", "write-block", "--env", environment, "--file"])?.arg(file);
     Ok(if entries.is_some() { cmd.stdin(lines) } else { cmd.arg("--remove") })
 }
 

@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use crate::kube::ready::serves;
 use crate::ports::Kube;
 use crate::ports::kube::ObjectKey;
 
@@ -52,8 +53,7 @@ pub async fn get(kube: &dyn Kube, url: &url::Url) -> Result<Answer, String> {
     });
     let selector = selector.ok_or_else(|| format!("{namespace}/{service} selects no pods"))?;
     let pods = kube.list("v1", "Pod", Some(namespace), &selector).await.map_err(|error| error.to_string())?;
-    let pod =
-        pods.iter().find(|pod| is_ready(pod)).ok_or_else(|| format!("no pod of {namespace}/{service} is ready"))?;
+    let pod = pods.iter().find(|pod| serves(pod)).ok_or_else(|| format!("no pod of {namespace}/{service} is ready"))?;
     let pod_name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let target = match target {
         Target::Number(number) => number,
@@ -106,11 +106,4 @@ fn container_port(pod: &Value, name: &str) -> Option<u16> {
     let ports = containers.iter().filter_map(|container| container.get("ports")?.as_array()).flatten();
     let number = ports.filter(|port| port["name"] == name).find_map(|port| port["containerPort"].as_u64())?;
     u16::try_from(number).ok()
-}
-
-/// Whether a pod is ready and not on its way out.
-pub fn is_ready(pod: &Value) -> bool {
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    pod.pointer("/metadata/deletionTimestamp").is_none()
-        && conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }

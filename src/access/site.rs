@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// The object that is written last and read first: its content is [`Site::digest`], so that a pod which can read it
 /// has key, bucket and content.
 pub const MARKER: &str = ".devstack/ready";
@@ -102,7 +104,12 @@ impl Site {
     /// A site of one file that devstack carries.
     pub fn of_bytes(name: &str, bytes: &'static [u8]) -> Self {
         let bytes = Bytes::from_static(bytes);
-        Self::of_file(describe(name.to_owned(), bytes.len() as u64, hex(&Sha256::digest(&bytes)), Body::Bytes(bytes)))
+        Self::of_file(describe(
+            name.to_owned(),
+            bytes.len() as u64,
+            hex::encode(&Sha256::digest(&bytes)),
+            Body::Bytes(bytes),
+        ))
     }
 
     /// A site of one file: the file, and a page that shows it.
@@ -111,7 +118,7 @@ impl Site {
         let mut objects = vec![file];
         if entry != "index.html" {
             let page = Bytes::from(page(&entry, &objects[0].media_type));
-            let digest = hex(&Sha256::digest(&page));
+            let digest = hex::encode(&Sha256::digest(&page));
             objects.push(describe("index.html".to_owned(), page.len() as u64, digest, Body::Bytes(page)));
         }
         // `http.FileServer` redirects `/index.html` to `/`.
@@ -155,7 +162,7 @@ impl Site {
         for object in &self.objects {
             hash.update(format!("{}\0{}\0", object.key, object.sha256));
         }
-        hex(&hash.finalize())
+        hex::encode(&hash.finalize())
     }
 
     /// Bytes of all objects.
@@ -164,14 +171,9 @@ impl Site {
     }
 }
 
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn object(key: String, body: Body) -> io::Result<Object> {
     let (size, sha256) = match &body {
-        Body::Bytes(bytes) => (bytes.len() as u64, hex(&Sha256::digest(bytes))),
+        Body::Bytes(bytes) => (bytes.len() as u64, hex::encode(&Sha256::digest(bytes))),
         Body::File(path) => {
             let mut file = std::fs::File::open(path)?;
             let mut hash = Sha256::new();
@@ -180,7 +182,7 @@ fn object(key: String, body: Body) -> io::Result<Object> {
             loop {
                 let read = file.read(&mut buffer)?;
                 if read == 0 {
-                    break (size, hex(&hash.finalize()));
+                    break (size, hex::encode(&hash.finalize()));
                 }
                 hash.update(&buffer[..read]);
                 size += read as u64;
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(site.entry, "cat.gif");
         assert_eq!(site.objects.len(), 2);
         assert_eq!(site.objects[0].media_type, "image/gif");
-        assert_eq!(site.sha256, hex(&Sha256::digest(b"GIF89a")));
+        assert_eq!(site.sha256, hex::encode(&Sha256::digest(b"GIF89a")));
         let Body::Bytes(page) = &site.objects[1].body else { panic!("a page at hand") };
         assert!(String::from_utf8_lossy(page).contains("<img src=\"cat.gif\""));
     }

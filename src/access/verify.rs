@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::access::incluster;
-use crate::access::site::hex;
 use crate::context::Context;
+use crate::hex;
 use crate::ports::Kube;
 
 /// What a URL promises.
@@ -70,6 +70,9 @@ const PROMISES: &str = "promises.json";
 /// # Errors
 /// What the file system said.
 pub fn record(ctx: &Context, dir: &Path, promises: &[Promise]) -> std::io::Result<()> {
+    if recorded(ctx, dir) == promises {
+        return Ok(());
+    }
     let text = serde_json::to_vec_pretty(promises)?;
     ctx.fs.write(&dir.join(PROMISES), &text, 0o600)
 }
@@ -121,7 +124,7 @@ async fn attempt(ctx: &Context, kube: Option<&dyn Kube>, promise: &Promise, seen
         let kube = kube.ok_or("the cluster cannot be asked")?;
         let answer = incluster::get(kube, &url).await?;
         seen.address = answer.address.map(|address| address.to_string());
-        (answer.status, hex(&Sha256::digest(&answer.body)), answer.body.to_vec())
+        (answer.status, hex::encode(&Sha256::digest(&answer.body)), answer.body.to_vec())
     } else {
         from_host(ctx, promise, &host, url, seen).await?
     };
@@ -181,7 +184,7 @@ async fn from_host(
             start.extend_from_slice(&chunk);
         }
     }
-    Ok((status, hex(&hash.finalize()), start))
+    Ok((status, hex::encode(&hash.finalize()), start))
 }
 
 /// The address of a name as the host's own programs find it: literal, `localhost` and below it always loopback

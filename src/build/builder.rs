@@ -12,7 +12,8 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use super::error::BuildError;
-use super::recipe::{Id, Kind, Recipe, Recipes};
+use super::recipe::{Id, Kind, Recipe};
+use super::recipes::Recipes;
 use super::{debian, go, image, node};
 use crate::context::Context;
 use crate::event::Event;

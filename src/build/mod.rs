@@ -10,13 +10,15 @@ mod needs;
 mod node;
 mod prune;
 mod recipe;
+mod recipes;
 mod tool;
 
 pub use builder::{Builder, Built, Output};
 pub use error::{BuildError, Unmet};
 pub use needs::host_platform;
 pub use prune::{Pruned, Scope};
-pub use recipe::{Gives, Id, Kind, LOCAL_REGISTRY, Recipe, Recipes};
+pub use recipe::{Gives, Id, Kind, Recipe};
+pub use recipes::{LOCAL_REGISTRY, Recipes};
 
 use std::path::PathBuf;
 use std::sync::Arc;

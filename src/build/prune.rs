@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use super::error::BuildError;
-use super::recipe::{Gives, LOCAL_REGISTRY};
+use super::recipe::Gives;
+use super::recipes::LOCAL_REGISTRY;
 use crate::oci::OciError;
 
 /// A directory of this age belongs to no build that still runs.

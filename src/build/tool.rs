@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use super::builder::{Builder, Output, oci};
 use super::error::BuildError;
-use super::recipe::{Gives, Id, Kind, LOCAL_REGISTRY, Recipe};
+use super::recipe::{Gives, Id, Kind, Recipe};
+use super::recipes::LOCAL_REGISTRY;
 use crate::oci::{ImageSpec, Layer, RunConfig, Source, StoredImage, assemble};
 
 /// No program is larger; a bundle's may come from anywhere.

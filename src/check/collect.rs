@@ -3,8 +3,8 @@
 use futures::future;
 use serde_json::Value;
 
-use super::pod::is_ready;
 use super::snapshot::{Snapshot, list, number, text};
+use crate::kube::ready::is_ready;
 use crate::ports::Kube;
 use crate::ports::kube::KubeError;
 

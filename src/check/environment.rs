@@ -1,7 +1,5 @@
 //! Checks of an environment that should run: nodes, API server, pods, clocks, endpoints; and of what has no owner.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::collect::{Depth, collect};
@@ -9,8 +7,8 @@ use super::explain::explain;
 use super::gather::in_time;
 use super::inputs::Asked;
 use super::model::{Finding, Severity};
-use super::pod::is_ready;
 use super::preflight::Outcome;
+use crate::kube::ready::is_ready;
 use crate::ports::engine::{Container, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::ports::kube::KubeError;
 use crate::ports::{Engine, Kube};
@@ -271,42 +269,5 @@ impl EnvironmentView<'_> {
     }
 }
 
-/// What the engine holds of environments that have no state directory any more.
-pub async fn leftovers(engine: &dyn Engine, environments: &[String]) -> Outcome {
-    let asked = tokio::try_join!(
-        engine.containers(None),
-        engine.networks(Some(OWNER_LABEL)),
-        engine.volumes(Some(OWNER_LABEL)),
-    );
-    let (containers, networks, volumes) = match asked {
-        Ok(all) => all,
-        Err(error) => return Outcome::Crash(error.to_string()),
-    };
-    let owner = |labels: &std::collections::BTreeMap<String, String>| {
-        let cluster = labels.get(KIND_CLUSTER_LABEL).and_then(|name| name.strip_prefix("devstack-"));
-        labels.get(OWNER_LABEL).map(String::as_str).or(cluster).map(str::to_owned)
-    };
-    let mut left: BTreeSet<(String, String)> = BTreeSet::new();
-    let things = containers
-        .iter()
-        .map(|thing| (owner(&thing.labels), format!("container {}", thing.name)))
-        .chain(networks.iter().map(|thing| (owner(&thing.labels), format!("network {}", thing.name))))
-        .chain(volumes.iter().map(|thing| (owner(&thing.labels), format!("volume {}", thing.name))));
-    for (owner, thing) in things {
-        if let Some(owner) = owner.filter(|owner| !environments.contains(owner)) {
-            left.insert((owner, thing));
-        }
-    }
-    let owners: BTreeSet<&String> = left.iter().map(|(owner, _)| owner).collect();
-    let findings: Vec<Finding> = owners
-        .into_iter()
-        .map(|name| {
-            let things: Vec<&str> =
-                left.iter().filter(|(own, _)| own == name).map(|(_, thing)| thing.as_str()).collect();
-            Finding::warning("env.leftovers", format!("something of {name} is left, which has no state any more"))
-                .remedy(format!("devstack down --env {name}"))
-                .evidence(things.join(", "))
-        })
-        .collect();
-    if findings.is_empty() { Outcome::Pass("nothing".to_owned()) } else { Outcome::Found(findings) }
-}
+#[cfg(test)]
+mod tests;

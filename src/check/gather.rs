@@ -9,8 +9,10 @@ use serde_json::Value;
 
 use super::inputs::{Asked, EngineTrouble, Inputs, KubeContexts, Needs};
 use crate::access::hosts;
+use crate::cluster::Provider;
 use crate::context::Context;
 use crate::facts::{EngineFacts, HostFacts, Machine};
+use crate::journal::{Journal, lock_holder};
 use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
 use crate::ports::{Engine, HostFs, Runner};
 use crate::yaml;
@@ -60,6 +62,7 @@ pub async fn gather(ctx: &Context, engine: &dyn Engine, runner: &dyn Runner, nee
             busy_ports.insert(port, holder);
         }
     }
+    let environments = ctx.fs.list(&ctx.dirs.state.join("environments")).unwrap_or_default();
     Inputs {
         host,
         engine: Some(engine),
@@ -67,9 +70,10 @@ pub async fn gather(ctx: &Context, engine: &dyn Engine, runner: &dyn Runner, nee
         networks: flatten(networks),
         clusters,
         contexts: contexts(&*ctx.fs, &ctx.user_kubeconfig()),
-        environments: ctx.fs.list(&ctx.dirs.state.join("environments")).unwrap_or_default(),
+        elsewhere: elsewhere(ctx, &environments),
+        environments,
         hosts_blocks: hosts_blocks(&*ctx.fs, &ctx.hosts_file()),
-        lock_holder: lock_holder(ctx, &needs.environment),
+        lock_holder: locked_by(ctx, &needs.environment),
         kind: kind(ctx),
         needs,
     }
@@ -144,6 +148,15 @@ fn contexts(fs: &dyn HostFs, file: &Path) -> Asked<KubeContexts> {
     Asked::Known(KubeContexts { file: name, current: text(&config, "/current-context"), servers: of_contexts })
 }
 
+/// The environments whose journal names another provider than kind, or cannot be read.
+fn elsewhere(ctx: &Context, environments: &[String]) -> BTreeSet<String> {
+    let on_kind = |name: &String| match Journal::open(&ctx.dirs.environment(name), ctx.fs.clone()) {
+        Ok(journal) => journal.opened().is_none_or(|opened| opened.provider == Provider::Kind.to_string()),
+        Err(_) => false,
+    };
+    environments.iter().filter(|name| !on_kind(name)).cloned().collect()
+}
+
 /// Environments whose block a hosts file has.
 fn hosts_blocks(fs: &dyn HostFs, file: &Path) -> Asked<Vec<String>> {
     match fs.read(file) {
@@ -154,19 +167,13 @@ fn hosts_blocks(fs: &dyn HostFs, file: &Path) -> Asked<Vec<String>> {
     }
 }
 
-/// The living process that wrote the environment's lock file. The lock itself is not touched: a check must never be
-/// what another devstack stumbles over.
-fn lock_holder(ctx: &Context, environment: &str) -> Option<String> {
+/// Another devstack that works on the environment. This one's own lock is no obstacle to itself.
+fn locked_by(ctx: &Context, environment: &str) -> Option<String> {
     if environment.is_empty() {
         return None;
     }
-    let bytes = ctx.fs.read(&ctx.dirs.environment(environment).join("lock")).ok()??;
-    let holder: Value = serde_json::from_slice(&bytes).ok()?;
-    let pid = holder.get("pid").and_then(Value::as_u64)?;
-    let command = ctx.fs.read(Path::new(&format!("/proc/{pid}/cmdline"))).ok()??;
-    let alive = pid != u64::from(std::process::id()) && String::from_utf8_lossy(&command).contains("devstack");
-    let verb = holder.get("verb").and_then(Value::as_str).unwrap_or("?");
-    alive.then(|| format!("`devstack {verb}`, process {pid}"))
+    let holder = lock_holder(&ctx.dirs.environment(environment))?;
+    (holder.pid != std::process::id()).then(|| holder.to_string())
 }
 
 /// How kind will be had: from `PATH`, or built by Go.

@@ -6,6 +6,7 @@ use super::model::{Finding, Severity};
 use super::reason::{Reason, Stage, short};
 use super::signature::{Match, Signatures};
 use super::snapshot::{Snapshot, condition, key, list, number, text};
+use crate::kube::ready::is_ready;
 
 /// How long a missing Secret or ConfigMap counts as "comes with the next component", in seconds.
 const CONFIGURATION_GRACE: i64 = 60;
@@ -31,11 +32,6 @@ pub(super) fn explain_pod(snapshot: &Snapshot, signatures: &Signatures, pod: &Va
         .or_else(|| look.starting())?;
     let waiting = finding.waiting.map(|reason| Reason { phase: phase.to_owned(), ..reason });
     Some(Finding { waiting, ..finding }.about(key(pod, "v1", "Pod")))
-}
-
-/// Whether the pod's `Ready` condition is true.
-pub(super) fn is_ready(pod: &Value) -> bool {
-    condition(pod, "Ready").is_some_and(|condition| text(condition, "/status") == "True")
 }
 
 struct Look<'a> {

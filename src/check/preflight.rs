@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
 use super::model::{Finding, Severity};
-use super::{remote, rules};
+use super::{remote, rules, stale};
 use crate::error::{ExitCode, Failure};
 
 /// What a check says.
@@ -102,9 +102,9 @@ pub const CHECKS: &[Check] = &[
         id: "cluster.context-stale",
         title: "kubeconfig contexts lead to living clusters",
         needs: &["engine.socket-permission"],
-        rule: rules::contexts,
+        rule: stale::contexts,
     },
-    Check { id: "hosts.block-stale", title: "the hosts file is clean", needs: &[], rule: rules::hosts_blocks },
+    Check { id: "hosts.block-stale", title: "the hosts file is clean", needs: &[], rule: stale::hosts_blocks },
     Check { id: "state.locked", title: "no other devstack works on it", needs: &[], rule: rules::lock },
 ];
 
@@ -190,5 +190,7 @@ pub fn refusal(findings: &[Finding]) -> Option<Failure> {
     Some(failure)
 }
 
+#[cfg(test)]
+mod each;
 #[cfg(test)]
 mod tests;

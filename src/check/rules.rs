@@ -6,7 +6,7 @@ use super::inputs::{Asked, Inputs};
 use super::model::Finding;
 use super::preflight::Outcome;
 use super::signature::Signatures;
-use crate::facts::{EngineFacts, EngineKind, Wsl, size};
+use crate::facts::{EngineFacts, EngineKind, Inotify, Wsl, size};
 
 /// The oldest API that everything devstack asks for exists in (Docker 20.10).
 const OLDEST_API: (u32, u32) = (1, 41);
@@ -33,7 +33,7 @@ pub(super) fn engine(inputs: &Inputs) -> Result<&EngineFacts, Outcome> {
 }
 
 /// The answer of a probe, or the outcome of a check that has none.
-fn asked<T>(answer: &Asked<T>) -> Result<&T, Outcome> {
+pub(super) fn asked<T>(answer: &Asked<T>) -> Result<&T, Outcome> {
     match answer {
         Asked::Known(value) => Ok(value),
         Asked::No => Err(Outcome::Skip("not asked".to_owned())),
@@ -309,16 +309,22 @@ fn more(kind: EngineKind, what: &str) -> String {
     }
 }
 
+/// Whether inotify limits are so low that several nodes or many pods use them up.
+pub fn inotify_is_low(limits: Inotify) -> bool {
+    limits.instances < INOTIFY_INSTANCES || limits.watches < INOTIFY_WATCHES
+}
+
 pub(super) fn inotify(inputs: &Inputs) -> Outcome {
     let Some(limits) = inputs.host.inotify else { return Outcome::Skip("not on this system".to_owned()) };
     let evidence = format!("max_user_instances {}, max_user_watches {}", limits.instances, limits.watches);
-    if limits.instances >= INOTIFY_INSTANCES && limits.watches >= INOTIFY_WATCHES {
+    if !inotify_is_low(limits) {
         return pass(evidence);
     }
     found(
         Finding::warning("host.inotify", "inotify limits are low; several nodes or many pods will use them up")
             .remedy("sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512")
-            .evidence(evidence),
+            .evidence(evidence)
+            .fixable(),
     )
 }
 
@@ -424,68 +430,6 @@ pub(super) fn kind(inputs: &Inputs) -> Outcome {
                 .evidence(reason.clone()),
         ),
     }
-}
-
-/// Kubeconfig contexts of devstack's own whose cluster is gone; only certain where the engine was asked.
-pub fn stale_contexts(inputs: &Inputs) -> Vec<String> {
-    match (inputs.contexts.known(), inputs.clusters.known()) {
-        (Some(contexts), Some(clusters)) => {
-            let own = contexts.servers.keys().filter(|name| name.starts_with("devstack-"));
-            own.filter(|name| !clusters.contains(*name)).cloned().collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Environments that have a block in the hosts file and no state any more.
-pub fn stale_blocks(inputs: &Inputs) -> Vec<String> {
-    let blocks = inputs.hosts_blocks.known().into_iter().flatten();
-    blocks.filter(|name| !inputs.environments.contains(name)).cloned().collect()
-}
-
-pub(super) fn contexts(inputs: &Inputs) -> Outcome {
-    either(asked(&inputs.contexts).and_then(|contexts| {
-        let clusters = asked(&inputs.clusters)?;
-        let mut findings = Vec::new();
-        for (context, server) in &contexts.servers {
-            let own = context.starts_with("devstack-");
-            let Some(cluster) = context.strip_prefix("kind-").or(own.then_some(context.as_str())) else { continue };
-            if clusters.contains(cluster) {
-                continue;
-            }
-            let current = if *context == contexts.current { ", and it is the current one" } else { "" };
-            let cause = format!("kubeconfig context {context} leads to a cluster that is gone{current}");
-            let finding = Finding::warning("cluster.context-stale", cause)
-                .remedy(format!("kubectl config delete-context {context}"))
-                .evidence(format!("{server} in {}", contexts.file));
-            // A context of another tool is that tool's to remove.
-            findings.push(if own { finding.fixable() } else { finding });
-        }
-        Ok(match (findings.is_empty(), contexts.current.as_str()) {
-            (false, _) => Outcome::Found(findings),
-            (true, "") => pass("no current context"),
-            (true, current) => pass(format!("current: {current}")),
-        })
-    }))
-}
-
-pub(super) fn hosts_blocks(inputs: &Inputs) -> Outcome {
-    either(asked(&inputs.hosts_blocks).map(|blocks| {
-        let findings: Vec<Finding> = stale_blocks(inputs)
-            .iter()
-            .map(|name| {
-                Finding::warning("hosts.block-stale", format!("the hosts file has lines of {name}, which is gone"))
-                    .remedy(format!("devstack down --env {name}"))
-                    .evidence(format!("# devstack {name} begin"))
-                    .fixable()
-            })
-            .collect();
-        if findings.is_empty() {
-            pass(format!("{} of devstack's blocks", blocks.len()))
-        } else {
-            Outcome::Found(findings)
-        }
-    }))
 }
 
 pub(super) fn lock(inputs: &Inputs) -> Outcome {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::model::{Finding, Severity};
-use super::pod::is_ready;
 use super::reason::{Reason, Stage, short};
 use super::signature::Signatures;
 use super::snapshot::{Snapshot, condition, key, list, number, owned_by, text};
+use crate::kube::ready::is_ready;
 
 /// How long a node may take to become ready, a claim to be bound, an address to be given, in seconds.
 const GRACE: i64 = 60;

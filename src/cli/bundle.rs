@@ -14,7 +14,7 @@ use crate::build::{Builder, host_platform};
 use crate::bundle::{self, Manifest};
 use crate::error::{ExitCode, Failure};
 use crate::event::Event;
-use crate::image::{Images, KubeRange, Limits, Request};
+use crate::image::{Images, Limits, Request};
 use crate::oci::{Platform, Store};
 use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
@@ -109,10 +109,7 @@ async fn create(
 
     let runner: Arc<dyn Runner> = Arc::new(ProcessRunner::new(ctx.cancel.clone(), "bundle-create"));
     let engine: Arc<dyn Engine> = Arc::new(DockerEngine::find(&ctx.vars, &ctx.dirs.home));
-    let kubernetes = match profile.cluster.kubernetes.as_str() {
-        "auto" => KubeRange::default(),
-        wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version")))?,
-    };
+    let kubernetes = crate::up::kubernetes(&profile)?;
     let question =
         image_resolve::Args { roles: Vec::new(), platform, cpu: None, kubernetes, images: Vec::new(), offline };
     let (target, answers) = image_resolve::target(ctx, &question, engine.as_ref(), runner.as_ref()).await;

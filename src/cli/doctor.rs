@@ -2,20 +2,24 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::Session;
 use super::session::Runtime;
+use crate::access::limits::{self, Limit};
 use crate::access::verify;
-use crate::check::{self, Asked, EndpointSeen, EnvironmentView, Needs, Outcome, Signatures};
+use crate::check::{self, Asked, EndpointSeen, EnvironmentView, Inputs, Needs, Orphan, Outcome, Signatures};
 use crate::cluster::{Provider, guard};
+use crate::doctor::cure::{self, Cure, Ended};
 use crate::doctor::{self, Item, Report, Section};
 use crate::error::{ExitCode, Failure, chain};
 use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
+use crate::ports::{Engine, Runner};
 use crate::step::World;
-use crate::ui::Table;
+use crate::ui::{Question, Table};
 use crate::up;
 use crate::yaml::did_you_mean;
 
@@ -24,8 +28,9 @@ const LONGEST_LOG: u64 = 64 << 20;
 
 /// Arguments of `devstack doctor`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Cure what can be cured without risk, and say how for the rest
+    /// Cure what certainly can be, after asking; record it, and run the checks again
     #[arg(long)]
     pub fix: bool,
     /// Run one check, and those that it needs
@@ -37,6 +42,22 @@ pub struct Args {
     /// List the checks
     #[arg(long, conflicts_with_all = ["fix", "only"])]
     pub list: bool,
+    /// What sudo runs.
+    #[command(subcommand)]
+    pub helper: Option<Helper>,
+}
+
+/// What `--fix` has sudo run.
+#[derive(Debug, clap::Subcommand)]
+pub enum Helper {
+    /// Set a limit of the kernel, after checking its name and value again
+    #[command(hide = true)]
+    SetLimit {
+        /// Its name
+        limit: Limit,
+        /// Its value
+        value: u64,
+    },
 }
 
 /// Checks the machine and the environments, or reads a log.
@@ -44,6 +65,10 @@ pub struct Args {
 /// # Errors
 /// An unknown check, a log that cannot be read, an output that cannot be written. What is found is no error.
 pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+    if let Some(Helper::SetLimit { limit, value }) = &args.helper {
+        limits::write_limit(&session.ctx, *limit, *value)?;
+        return Ok(ExitCode::Done);
+    }
     if args.list {
         return list(session);
     }
@@ -61,21 +86,23 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
     session.block_on(Runtime::Small, check(session, args))
 }
 
-async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+/// What was looked at, and what the checks say of it.
+struct Look {
+    inputs: Inputs,
+    orphans: Asked<Vec<Orphan>>,
+    report: Report,
+}
+
+async fn look(
+    session: &Session,
+    engine: &dyn Engine,
+    runner: &dyn Runner,
+    names: &[String],
+    only: Option<&str>,
+) -> Look {
     let ctx = &session.ctx;
-    let engine = DockerEngine::find(&ctx.vars, &ctx.dirs.home);
-    let runner = ProcessRunner::new(ctx.cancel.clone(), "doctor");
-    let names = match &session.global.env {
-        Some(name) => vec![name.clone()],
-        None => session.environments()?,
-    };
     let needs = Needs { environment: names.first().cloned().unwrap_or_default(), ..Needs::small() };
-    let mut inputs = check::gather(ctx, &engine, &runner, needs.clone()).await;
-    let cures = if args.fix { doctor::fix(ctx, &runner, &inputs).await } else { Vec::new() };
-    if cures.iter().any(|cure| cure.refused.is_none()) {
-        inputs = check::gather(ctx, &engine, &runner, needs).await;
-    }
-    let only = args.only.as_deref();
+    let mut inputs = check::gather(ctx, engine, runner, needs).await;
     let worlds: Vec<World> = names.iter().map(|name| World::real(ctx, name)).collect();
     let shared = |world: &World| world.provider != Provider::Kind;
     if !worlds.is_empty() && worlds.iter().all(shared) && !matches!(inputs.engine, Some(Ok(_))) {
@@ -92,12 +119,60 @@ async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             report.sections.push(section);
         }
     }
+    let mut orphans = Asked::No;
     if engine_answers && wanted("env.leftovers") {
-        let outcome = check::leftovers(&engine, &inputs.environments).await;
-        let item =
-            Item { id: "env.leftovers".to_owned(), title: "nothing is without an environment".to_owned(), outcome };
-        report.sections[0].items.push(item);
+        orphans = match check::orphans(engine, &inputs.environments).await {
+            Ok(found) => Asked::Known(found),
+            Err(error) => Asked::Failed(error.to_string()),
+        };
+        let (id, title) = ("env.leftovers".to_owned(), "nothing is without an environment".to_owned());
+        report.sections[0].items.push(Item { id, title, outcome: check::leftovers(&orphans) });
     }
+    Look { inputs, orphans, report }
+}
+
+async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
+    let ctx = &session.ctx;
+    let engine: Arc<dyn Engine> = Arc::new(DockerEngine::find(&ctx.vars, &ctx.dirs.home));
+    let runner: Arc<dyn Runner> = Arc::new(ProcessRunner::new(ctx.cancel.clone(), "doctor"));
+    let known = session.environments()?;
+    let names = session.global.env.clone().map_or_else(|| known.clone(), |name| vec![name]);
+    let only = args.only.as_deref();
+    let mut seen = look(session, &*engine, &*runner, &names, only).await;
+    let mut ended = Vec::new();
+    if args.fix {
+        let books = match names.as_slice() {
+            [name] if known.contains(name) => Some(name.as_str()),
+            _ => None,
+        };
+        let found = cure::cures(ctx, &seen.inputs, &seen.orphans, books, only);
+        ended = cure::treat(ctx, &engine, &runner, found, &|what, privilege| consent(session, what, privilege)).await?;
+        if ended.iter().any(|(_, end)| !matches!(end, Ended::Left { .. })) {
+            seen = look(session, &*engine, &*runner, &names, only).await;
+            cure::verify(&mut ended, &cure::cures(ctx, &seen.inputs, &seen.orphans, books, only));
+        }
+    }
+    tell(session, args, &seen.report, &ended)
+}
+
+fn consent(session: &Session, what: Vec<String>, privilege: bool) -> Result<(), Failure> {
+    let (ask, explain) = if privilege {
+        (
+            "Cure these with sudo",
+            "Only root may write this. devstack runs itself with sudo for each of these changes and checks every value \
+             again before it writes.",
+        )
+    } else {
+        (
+            "Cure these",
+            "Each is recorded before it begins, and its check is run again when it is done. Nothing that runs is \
+             touched.",
+        )
+    };
+    session.ui.confirm(&Question { what, ask: ask.to_owned(), explain: explain.to_owned(), privilege })
+}
+
+fn tell(session: &Session, args: &Args, report: &Report, ended: &[(Cure, Ended)]) -> Result<ExitCode, Failure> {
     for item in report.sections.iter().flat_map(|section| &section.items) {
         let (outcome, detail) = match &item.outcome {
             Outcome::Pass(detail) => ("pass", detail.clone()),
@@ -108,22 +183,18 @@ async fn check(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
         let line = json!({ "id": item.id, "title": item.title, "outcome": outcome, "detail": detail });
         session.ui.object("check", line, "")?;
     }
-    let mut text = report.render(session.ui.style(), session.global.verbose);
-    for cure in &cures {
-        text.push_str(&match &cure.refused {
-            None => format!("fixed  {}  [{}]\n", cure.what, cure.id),
-            Some(reason) => format!("left   {}: {reason}  [{}]\n", cure.what, cure.id),
-        });
-    }
-    if args.fix && cures.is_empty() {
-        text.push_str("fix    nothing here can be cured without you; follow the lines that begin with `cure`\n");
-    }
+    let style = session.ui.style();
+    let mut text = report.render(style, session.global.verbose);
     let mut value = report.to_value();
     if args.fix {
-        value["fixed"] = json!(cures);
+        value["cures"] = ended.iter().map(|(cure, end)| cure::to_value(cure, end)).collect();
+        text.extend(ended.iter().map(|(cure, end)| cure::render(cure, end, style)));
+        if ended.is_empty() {
+            text.push_str("nothing here can be cured without you; follow the lines that begin with `cure`\n");
+        }
     }
     session.ui.result(value, &text)?;
-    Ok(report.exit())
+    Ok(cure::exit(report.exit(), ended))
 }
 
 async fn environment(session: &Session, world: &World) -> Section {

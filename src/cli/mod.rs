@@ -68,7 +68,7 @@ impl Command {
             Self::Down(_) => true,
             Self::Bundle(command) => command.changes(),
             Self::Image(command) => command.changes(),
-            Self::Doctor(args) => args.fix,
+            Self::Doctor(args) => args.fix || args.helper.is_some(),
             Self::Hosts(args) => args.verb.changes(),
             Self::Status(_)
             | Self::Completions(_)

@@ -118,7 +118,7 @@ pub async fn find(kube: &dyn Kube, environment: &str) -> Result<Option<Running>,
     let node_port = service.pointer("/spec/ports/0/nodePort").and_then(Value::as_u64);
     let selector = format!("app.kubernetes.io/name={NAME}");
     let pods = kube.list("v1", "Pod", Some(&namespace), &selector).await?;
-    let pod = pods.iter().find(|pod| crate::access::incluster::is_ready(pod));
+    let pod = pods.iter().find(|pod| crate::kube::ready::serves(pod));
     let pod = pod.and_then(|pod| pod.pointer("/metadata/name")?.as_str());
     let running = pod.zip(node_port.and_then(|port| u16::try_from(port).ok()));
     Ok(running.map(|(pod, node_port)| Running { pod: pod.to_owned(), node_port }))

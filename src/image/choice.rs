@@ -64,6 +64,13 @@ impl Choice {
             || self.named_by_user
             || self.version.parse().is_ok_and(|version| kubernetes.contains(version))
     }
+
+    /// Whether this is the recorded choice. Where the image is seen to be at the moment, and what that costs, is not
+    /// part of it: after an `up` every node has what was fetched before.
+    pub fn is_still(&self, recorded: &Self) -> bool {
+        let Self { source, why, download_bytes, expect_seconds, .. } = recorded.clone();
+        Self { source, why, download_bytes, expect_seconds, ..self.clone() } == *recorded
+    }
 }
 
 /// Where an image comes from, nearest first.
@@ -156,4 +163,40 @@ pub enum Obstacle {
     BuildNeeds,
     /// Another role of its group cannot be had in this version.
     Group,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_the_recorded_one_wherever_its_image_is_by_now() {
+        let reference: Reference = "docker.io/minio/minio:v1".parse().unwrap();
+        let recorded = Choice {
+            role: "minio".to_owned(),
+            version: "v1".to_owned(),
+            reference: reference.to_string(),
+            digest: None,
+            platform: Platform::linux("amd64"),
+            cpu: CpuLevel::V1,
+            source: Source::Registry { pull: reference },
+            manifests: None,
+            why: "the newest".to_owned(),
+            rejected: Vec::new(),
+            substitute: false,
+            named_by_user: false,
+            note: None,
+            download_bytes: Some(60 << 20),
+            expect_seconds: None,
+        };
+        let now = Choice {
+            source: Source::Nodes,
+            why: "chosen before, and every node has it".to_owned(),
+            download_bytes: None,
+            ..recorded.clone()
+        };
+        assert!(now.is_still(&recorded));
+        assert!(!Choice { version: "v2".to_owned(), ..now.clone() }.is_still(&recorded));
+        assert!(!Choice { named_by_user: true, ..now }.is_still(&recorded));
+    }
 }

@@ -4,10 +4,15 @@ use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::journal::JournalError;
+
+/// How often a lock that is held is tried again, and after which time, before its holder is believed to work.
+const LOOKS: u32 = 5;
+const BETWEEN: Duration = Duration::from_millis(10);
 
 /// Who holds an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +49,7 @@ impl EnvironmentLock {
     pub fn take(dir: &Path, environment: &str, holder: &Holder) -> Result<Self, JournalError> {
         let path = dir.join("lock");
         let fail = |source| JournalError::Io { action: "lock", path: path.clone(), source };
+        let mut looks = 0;
         loop {
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
@@ -52,11 +58,14 @@ impl EnvironmentLock {
             let mut file = options.open(&path).map_err(fail)?;
             match file.try_lock() {
                 Ok(()) => {}
+                // Whoever only looks (`lock_holder`) is gone again in a moment.
+                Err(TryLockError::WouldBlock) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(BETWEEN);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    let _ = file.read_to_string(&mut text);
-                    let holder = serde_json::from_str(&text).unwrap_or_default();
-                    return Err(JournalError::Locked { environment: environment.to_owned(), holder });
+                    return Err(JournalError::Locked { environment: environment.to_owned(), holder: read(&mut file) });
                 }
                 Err(TryLockError::Error(error)) => return Err(fail(error)),
             }
@@ -80,6 +89,24 @@ impl EnvironmentLock {
     pub fn release(self) {
         let _ = self.file.unlock();
     }
+}
+
+/// Who holds the lock of the environment whose directory this is; `None` where nobody does. Whether it is held is
+/// asked of the lock itself, for a moment and shared, so that it is true on every system and also after a kill; the
+/// file only says who. Nothing is made or changed.
+pub fn lock_holder(dir: &Path) -> Option<Holder> {
+    let mut file = File::open(dir.join("lock")).ok()?;
+    match file.try_lock_shared() {
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+        Err(TryLockError::WouldBlock) => Some(read(&mut file)),
+    }
+}
+
+/// What a lock file says; nothing where it cannot be read.
+fn read(file: &mut File) -> Holder {
+    let mut text = String::new();
+    let _ = file.read_to_string(&mut text);
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 #[cfg(unix)]
@@ -115,6 +142,31 @@ mod tests {
         );
         first.release();
         EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap();
+    }
+
+    #[test]
+    fn who_looks_is_told_who_holds_it_and_stands_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(lock_holder(dir.path()), None, "no file, and none is made");
+        assert!(!dir.path().join("lock").exists());
+        let lock = EnvironmentLock::take(dir.path(), "demo", &holder(41)).unwrap();
+        assert_eq!(lock_holder(dir.path()), Some(holder(41)));
+        // A kill leaves the file, and with it a process id that another program may have by now.
+        lock.release();
+        assert!(dir.path().join("lock").exists());
+        assert_eq!(lock_holder(dir.path()), None);
+        // One who looks at the same moment is waited for.
+        let looker = File::open(dir.path().join("lock")).unwrap();
+        looker.lock_shared().unwrap();
+        let looking = std::thread::spawn(move || {
+            std::thread::sleep(BETWEEN * 2);
+            drop(looker);
+        });
+        EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap();
+        looking.join().unwrap();
+        let lock = EnvironmentLock::take(dir.path(), "demo", &holder(43)).unwrap();
+        std::fs::write(lock.path(), "torn").unwrap();
+        assert_eq!(lock_holder(dir.path()).map(|holder| holder.to_string()).unwrap(), "it has just begun");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod lock;
 mod record;
 mod undo;
 
-pub use lock::{EnvironmentLock, Holder};
+pub use lock::{EnvironmentLock, Holder, lock_holder};
 pub use record::{Opened, Record};
 pub use undo::Undo;
 

@@ -55,7 +55,7 @@ impl Record {
 }
 
 /// The desired state that an `up` was called with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Opened {
     /// [`crate::journal::VERSION`] of the writer.
     pub version: u32,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::limits::Limit;
 use crate::ports::kube::ObjectKey;
 
 /// One thing to take back.
@@ -54,6 +55,15 @@ pub enum Undo {
         /// Each object, and its UID where it is known. An object with another UID is somebody else's and stays.
         objects: Vec<(ObjectKey, Option<String>)>,
     },
+    /// Give a limit of the kernel the value back that it had, where it still has the one that devstack set.
+    KernelLimit {
+        /// The limit.
+        limit: Limit,
+        /// What it was.
+        before: u64,
+        /// What devstack set.
+        raised: u64,
+    },
 }
 
 impl std::fmt::Display for Undo {
@@ -69,6 +79,7 @@ impl std::fmt::Display for Undo {
                 [(only, _)] => write!(f, "{only} in the cluster"),
                 several => write!(f, "{} objects in the cluster", several.len()),
             },
+            Self::KernelLimit { limit, before, .. } => write!(f, "kernel limit {limit}, back to {before}"),
         }
     }
 }

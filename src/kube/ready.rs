@@ -15,6 +15,22 @@ pub enum State {
     Waiting(String),
 }
 
+/// Whether a pod or a node says of itself that it is ready.
+pub fn is_ready(object: &Value) -> bool {
+    holds(object, "Ready")
+}
+
+/// Whether a pod can be asked: it is ready, and not on its way out.
+pub fn serves(pod: &Value) -> bool {
+    is_ready(pod) && pod.pointer("/metadata/deletionTimestamp").is_none()
+}
+
+/// Whether an object's condition of this type is true.
+fn holds(object: &Value, condition: &str) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == "True")
+}
+
 /// Looks once.
 ///
 /// # Errors
@@ -59,10 +75,6 @@ async fn succeeded(kube: &dyn Kube, key: &ObjectKey, job: &Value) -> Result<bool
 
 fn state(kind: ReadyKind, key: &ObjectKey, object: &Value) -> State {
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64);
-    let condition = |name: &str| {
-        let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
-        conditions.into_iter().flatten().any(|one| one["type"] == name && one["status"] == "True")
-    };
     // Until the controller has seen the newest spec, its status speaks of an older one.
     let seen = number("/status/observedGeneration") >= number("/metadata/generation");
     let (ready, wanted) = match kind {
@@ -81,14 +93,14 @@ fn state(kind: ReadyKind, key: &ObjectKey, object: &Value) -> State {
             (number("/status/numberAvailable").unwrap_or(0).min(updated), wanted.max(1))
         }
         ReadyKind::Job => {
-            return if condition("Complete") {
+            return if holds(object, "Complete") {
                 State::Ready(Value::Null)
             } else {
                 State::Waiting(format!("{key} has not finished"))
             };
         }
         ReadyKind::Crd => {
-            return if condition("Established") {
+            return if holds(object, "Established") {
                 State::Ready(Value::Null)
             } else {
                 State::Waiting(format!("{key} is not established"))
@@ -113,9 +125,21 @@ fn state(kind: ReadyKind, key: &ObjectKey, object: &Value) -> State {
 mod tests {
     use super::*;
 
-    fn is_ready(kind: ReadyKind, object: &Value) -> bool {
+    fn stands(kind: ReadyKind, object: &Value) -> bool {
         let key = ObjectKey { api_version: String::new(), kind: String::new(), namespace: None, name: String::new() };
         matches!(state(kind, &key, object), State::Ready(_))
+    }
+
+    #[test]
+    fn a_pod_or_node_is_ready_when_its_condition_is_true() {
+        let pod = |kind: &str, status: &str| json!({"status": {"conditions": [{"type": kind, "status": status}]}});
+        assert!(is_ready(&pod("Ready", "True")));
+        assert!(!is_ready(&pod("Ready", "False")) && !is_ready(&pod("Ready", "Unknown")));
+        assert!(!is_ready(&pod("Initialized", "True")) && !is_ready(&json!({})));
+        let mut pod = pod("Ready", "True");
+        assert!(serves(&pod));
+        pod["metadata"] = json!({"deletionTimestamp": "2026-11-21T12:00:00Z"});
+        assert!(is_ready(&pod) && !serves(&pod));
     }
 
     #[test]
@@ -124,11 +148,11 @@ mod tests {
             json!({"metadata": {"generation": generation}, "spec": {"replicas": 2}, "status": {
                 "observedGeneration": 2, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available}})
         };
-        assert!(is_ready(ReadyKind::Deployment, &deployment(2, 2, 2, 2)));
-        assert!(!is_ready(ReadyKind::Deployment, &deployment(3, 2, 2, 2)), "the controller has not seen generation 3");
-        assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 3, 2, 3)), "an old replica is still there");
-        assert!(!is_ready(ReadyKind::Deployment, &deployment(2, 2, 2, 1)));
-        assert!(!is_ready(ReadyKind::Deployment, &json!({"metadata": {"generation": 1}, "spec": {}})));
+        assert!(stands(ReadyKind::Deployment, &deployment(2, 2, 2, 2)));
+        assert!(!stands(ReadyKind::Deployment, &deployment(3, 2, 2, 2)), "the controller has not seen generation 3");
+        assert!(!stands(ReadyKind::Deployment, &deployment(2, 3, 2, 3)), "an old replica is still there");
+        assert!(!stands(ReadyKind::Deployment, &deployment(2, 2, 2, 1)));
+        assert!(!stands(ReadyKind::Deployment, &json!({"metadata": {"generation": 1}, "spec": {}})));
     }
 
     #[tokio::test]
@@ -164,14 +188,14 @@ mod tests {
             json!({"metadata": {"generation": 1}, "status": {"observedGeneration": 1,
             "desiredNumberScheduled": wanted, "updatedNumberScheduled": wanted, "numberAvailable": wanted}})
         };
-        assert!(!is_ready(ReadyKind::DaemonSet, &set(0)));
-        assert!(is_ready(ReadyKind::DaemonSet, &set(2)));
+        assert!(!stands(ReadyKind::DaemonSet, &set(0)));
+        assert!(stands(ReadyKind::DaemonSet, &set(2)));
     }
 
     #[test]
     fn a_service_is_ready_with_an_address() {
         let service = |ingress: Value| json!({"status": {"loadBalancer": {"ingress": ingress}}});
-        assert!(is_ready(ReadyKind::ServiceAddress, &service(json!([{"ip": "172.18.255.201"}]))));
-        assert!(!is_ready(ReadyKind::ServiceAddress, &service(json!([]))));
+        assert!(stands(ReadyKind::ServiceAddress, &service(json!([{"ip": "172.18.255.201"}]))));
+        assert!(!stands(ReadyKind::ServiceAddress, &service(json!([]))));
     }
 }

@@ -40,13 +40,7 @@ impl Digest {
 
     /// The digest from the 32 bytes of a finished hash.
     pub(crate) fn from_hash(hash: &[u8]) -> Self {
-        use fmt::Write as _;
-        let mut hex = String::with_capacity(64);
-        for byte in hash {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Self(hex)
+        Self(crate::hex::encode(hash))
     }
 
     /// The 64 hexadecimal digits.

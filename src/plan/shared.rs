@@ -79,7 +79,7 @@ pub(super) fn reach(inputs: &Inputs<'_>) -> Node<Step> {
     let service = controller.map(|controller| format!("{}/traefik", controller.namespace));
     let after = components.iter().map(|component| {
         let own = controller.is_some_and(|controller| controller.name == component.name);
-        Need { step: if own { format!("{}.ready", component.name) } else { component.name.clone() }, when: When::Done }
+        Need { step: if own { id::ready(&component.name) } else { component.name.clone() }, when: When::Done }
     });
     let before = inputs.before.get(id::REACH).cloned().unwrap_or_default();
     Node { id: id::REACH.to_owned(), needs: after.collect(), step: Step::Reach(ReachStep { service, before }) }

@@ -1,8 +1,10 @@
 //! The [`Engine`] port over bollard.
 
+mod answer;
+mod endpoint;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -15,6 +17,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
+use self::answer::{container, label_filter, network, sorted, unsigned};
 use crate::context::Vars;
 use crate::error::chain;
 use crate::ports::engine::{
@@ -33,10 +36,9 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// The engine that docker's own CLI would use: `DOCKER_HOST`, else the context named by `DOCKER_CONTEXT` or by
-    /// `currentContext` of `~/.docker/config.json`, else the default socket, else a rootless one.
+    /// The engine that docker's own CLI would use.
     pub fn find(vars: &Vars, home: &Path) -> Self {
-        Self { endpoint: endpoint(vars, home), client: OnceCell::new() }
+        Self { endpoint: endpoint::find(vars, home), client: OnceCell::new() }
     }
 
     /// The address in use, such as `unix:///var/run/docker.sock`.
@@ -110,92 +112,6 @@ fn io_kind(error: &bollard::errors::Error) -> Option<io::ErrorKind> {
         cause = error.source();
     }
     None
-}
-
-fn endpoint(vars: &Vars, home: &Path) -> String {
-    if let Some(host) = vars.get("DOCKER_HOST") {
-        return host.to_owned();
-    }
-    let config = vars.get("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), Into::into);
-    let named = vars.get("DOCKER_CONTEXT").map(str::to_owned).or_else(|| {
-        let text = std::fs::read(config.join("config.json")).ok()?;
-        let config: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        Some(config.get("currentContext")?.as_str()?.to_owned())
-    });
-    if let Some(name) = named.filter(|name| name != "default")
-        && let Some(host) = context_host(&config, &name)
-    {
-        return host;
-    }
-    let default = "/var/run/docker.sock";
-    if !Path::new(default).exists()
-        && let Some(runtime) = vars.get("XDG_RUNTIME_DIR")
-    {
-        let rootless = Path::new(runtime).join("docker.sock");
-        if rootless.exists() {
-            return format!("unix://{}", rootless.display());
-        }
-    }
-    format!("unix://{default}")
-}
-
-/// Docker keeps a context's metadata in a directory named by the SHA-256 of the context's name.
-fn context_host(config: &Path, name: &str) -> Option<String> {
-    use sha2::Digest as _;
-    let id: String = sha2::Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let text = std::fs::read(config.join("contexts/meta").join(id).join("meta.json")).ok()?;
-    let meta: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    Some(meta.pointer("/Endpoints/docker/Host")?.as_str()?.to_owned())
-}
-
-fn label_filter(label: Option<&str>) -> HashMap<String, Vec<String>> {
-    label.map(|label| HashMap::from([("label".to_owned(), vec![label.to_owned()])])).unwrap_or_default()
-}
-
-fn sorted(labels: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
-    labels.unwrap_or_default().into_iter().collect()
-}
-
-fn unsigned(number: Option<i64>) -> u64 {
-    number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
-}
-
-fn network(from: api::Network) -> Network {
-    let mut subnets: Vec<String> =
-        from.ipam.and_then(|ipam| ipam.config).unwrap_or_default().into_iter().filter_map(|one| one.subnet).collect();
-    subnets.sort_by_key(|subnet| subnet.contains(':'));
-    Network {
-        id: from.id.unwrap_or_default(),
-        name: from.name.unwrap_or_default(),
-        labels: sorted(from.labels),
-        subnets,
-    }
-}
-
-fn container(from: api::ContainerSummary) -> Container {
-    let name = from.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-    let addresses = from
-        .network_settings
-        .and_then(|settings| settings.networks)
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|(network, settings)| Some((network, settings.ip_address?.parse::<IpAddr>().ok()?)))
-        .collect();
-    Container {
-        id: from.id.unwrap_or_default(),
-        name: name.trim_start_matches('/').to_owned(),
-        labels: sorted(from.labels),
-        state: from.state.map(|state| state.to_string()).unwrap_or_default(),
-        image: from.image.unwrap_or_default(),
-        addresses,
-        ports: from
-            .ports
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|port| Some((port.private_port, port.ip.unwrap_or_default(), port.public_port?)))
-            .collect(),
-        volumes: from.mounts.unwrap_or_default().into_iter().filter_map(|mount| mount.name).collect(),
-    }
 }
 
 #[async_trait]
@@ -485,33 +401,5 @@ fn missing_is_fine(result: Result<(), EngineError>) -> Result<(), EngineError> {
     match result {
         Err(EngineError::NotFound { .. }) => Ok(()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(path: &Path, text: &str) {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-
-    #[test]
-    fn the_engine_is_found_as_dockers_cli_finds_it() {
-        let home = tempfile::tempdir().unwrap();
-        let config = home.path().join(".docker");
-        write(&config.join("config.json"), r#"{"currentContext": "colima"}"#);
-        // sha256("colima"), as docker names the directory.
-        let id = "f24fd3749c1368328e2b149bec149cb6795619f244c5b584e844961215dadd16";
-        write(
-            &config.join("contexts/meta").join(id).join("meta.json"),
-            r#"{"Name": "colima", "Endpoints": {"docker": {"Host": "unix:///home/u/.colima/docker.sock"}}}"#,
-        );
-        let found = |vars: Vars| endpoint(&vars, home.path());
-        assert_eq!(found(Vars::from([])), "unix:///home/u/.colima/docker.sock");
-        assert_eq!(found(Vars::from([("DOCKER_CONTEXT", "default")])), "unix:///var/run/docker.sock");
-        assert_eq!(found(Vars::from([("DOCKER_HOST", "tcp://127.0.0.1:2375")])), "tcp://127.0.0.1:2375");
-        assert_eq!(found(Vars::from([("DOCKER_HOST", "")])), "unix:///home/u/.colima/docker.sock");
     }
 }

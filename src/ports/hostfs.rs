@@ -34,6 +34,10 @@ pub trait HostFs: Send + Sync {
     fn mode(&self, path: &Path) -> io::Result<Option<u32>>;
     /// Whether this account may replace the file, or make it where it does not exist.
     fn writable(&self, path: &Path) -> bool;
+    /// Gives a value to one of the kernel's own files, which can be neither replaced nor made.
+    fn set(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Whether this account may give it a value.
+    fn settable(&self, path: &Path) -> bool;
 }
 
 /// The machine's own file system.
@@ -182,6 +186,14 @@ impl HostFs for RealFs {
             let read_only = |path: &Path| std::fs::metadata(path).is_ok_and(|data| data.permissions().readonly());
             parent.exists() && !read_only(&path)
         }
+    }
+
+    fn set(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes)
+    }
+
+    fn settable(&self, path: &Path) -> bool {
+        std::fs::OpenOptions::new().write(true).open(path).is_ok()
     }
 }
 

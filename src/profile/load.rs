@@ -86,6 +86,7 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     let cluster = loader.cluster();
     loader.world.cluster = Some(cluster_value(cluster.nodes, &cluster.kubernetes));
     let drafts = loader.components(&of_components)?;
+    loader.check_kubernetes(&cluster.kubernetes, &drafts);
     let routes = loader.routes();
     loader.check_verify();
     for draft in &drafts {
@@ -218,6 +219,21 @@ impl<'a> Loader<'a> {
             }
         }
         ResolvedCluster { nodes, kubernetes, labels: self.merged.node_labels.clone() }
+    }
+
+    /// A version that the profile names must be one that every component works with; one that devstack chooses is held
+    /// against them when it is known.
+    fn check_kubernetes(&mut self, wanted: &str, drafts: &[Draft]) {
+        let Some(written) = self.merged.kubernetes.as_ref().filter(|_| wanted != "auto") else { return };
+        for draft in drafts {
+            if let Some(range) = draft.file.kubernetes.as_ref().filter(|range| range.contains(wanted) == Some(false)) {
+                let message = format!(
+                    "the component `{}` works with Kubernetes {range}, not with {wanted}; `auto` chooses one that fits",
+                    draft.instance
+                );
+                self.problems.push(written.origin.problem(message));
+            }
+        }
     }
 
     fn components(&mut self, settings: &BTreeMap<&str, Settings<'_>>) -> Result<Vec<Draft>, ProfileError> {

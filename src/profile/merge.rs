@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::step_ids;
 use crate::yaml::YamlError;
 
 use super::error::ProfileError;
@@ -192,6 +193,14 @@ impl Merged {
                     .push(at.problem(format!("`{}` is no name: lower-case letters, digits and dashes", used.instance)));
             } else if RESERVED.contains(&&*used.instance) {
                 problems.push(used.origin.problem(format!("a component cannot be called `{}`", used.instance)));
+            } else if step_ids::ALL.contains(&&*used.instance) {
+                // What a component is called by default stands in `use`.
+                let key = if used.instance == used.component { "use" } else { "as" };
+                let message = format!(
+                    "a component cannot be called `{}`, which is a step of devstack's own; give it another name with `as`",
+                    used.instance
+                );
+                problems.push(used.origin.below(&[key]).problem(message));
             } else if self.components[..index].iter().any(|other| other.instance == used.instance) {
                 let message =
                     format!("the component `{}` is used twice; give one of them a name with `as`", used.instance);

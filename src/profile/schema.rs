@@ -1,10 +1,13 @@
 //! The files as people write them. Unknown keys are errors; values may hold `${references}` where a field says so.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::load::version;
 
 /// The version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -257,6 +260,29 @@ pub struct KubernetesRange {
     /// The highest.
     #[serde(default)]
     pub max: Option<String>,
+}
+
+impl KubernetesRange {
+    /// Whether a version such as `1.34`, `v1.34.4` or `v1.34.4+k3s1` is in it, by its minor; `None` where one of them is
+    /// no version.
+    pub fn contains(&self, found: &str) -> Option<bool> {
+        let found = version(found.split(['+', '-']).next()?)?;
+        let above = self.min.as_deref().map_or(Some(true), |min| Some(version(min)? <= found))?;
+        let below = self.max.as_deref().map_or(Some(true), |max| Some(found <= version(max)?))?;
+        Some(above && below)
+    }
+}
+
+impl fmt::Display for KubernetesRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.min, &self.max) {
+            (None, None) => f.write_str("of any version"),
+            (Some(min), None) => write!(f, "{min} or newer"),
+            (None, Some(max)) => write!(f, "{max} or older"),
+            (Some(min), Some(max)) if min == max => f.write_str(min),
+            (Some(min), Some(max)) => write!(f, "{min} to {max}"),
+        }
+    }
 }
 
 /// One loop: a name and the list it goes through.

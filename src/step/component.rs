@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::access::incluster::is_ready;
 use crate::check::{self, Depth, Selector};
 use crate::event::Action;
 use crate::executor::Run;
 use crate::kube::ready;
+use crate::kube::ready::serves;
 use crate::ports::Kube;
 use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
@@ -144,7 +144,7 @@ fn is_back(pod: &Value, time: &str) -> bool {
     let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
     let started =
         |container: &Value| container.pointer("/state/running/startedAt").and_then(Value::as_str) >= Some(time);
-    is_ready(pod) && containers.is_some_and(|containers| containers.iter().all(started))
+    serves(pod) && containers.is_some_and(|containers| containers.iter().all(started))
 }
 
 /// Waits until a component is ready, telling why it is not; stops early where waiting cannot help.

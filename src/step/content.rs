@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::access::incluster::is_ready;
 use crate::access::s3::{S3, S3Error};
 use crate::access::site::{Body, MARKER, Object, Site};
 use crate::event::{Action, Event};
 use crate::executor::Run;
+use crate::kube::ready::serves;
 use crate::ports::kube::KubeError;
 use crate::step::{Applied, Observed, StepError, World};
 
@@ -166,7 +166,7 @@ impl ContentStep {
     async fn pod(&self, run: &Run<'_>) -> Result<String, Trouble> {
         let kube = run.world.kube().map_err(not_yet)?;
         let pods = kube.list("v1", "Pod", Some(&self.namespace), &self.selector).await.map_err(not_yet)?;
-        let ready = pods.iter().find(|pod| is_ready(pod));
+        let ready = pods.iter().find(|pod| serves(pod));
         let name = ready.and_then(|pod| pod.pointer("/metadata/name")?.as_str());
         name.map(str::to_owned).ok_or_else(|| Trouble::NotYet("waits for the object store".to_owned()))
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::cluster::Provider;
 use crate::cluster::guard::Identity;
 use crate::context::Context;
+pub use crate::environments::reserved_name;
 use crate::image::Images;
 use crate::journal::Journal;
 use crate::kube::client::KubeClient;
@@ -176,9 +177,4 @@ impl World {
         }
         self.engine.containers(Some(&format!("{KIND_CLUSTER_LABEL}={}", self.reserved_name()))).await
     }
-}
-
-/// The reserved name of everything of an environment.
-pub fn reserved_name(environment: &str) -> String {
-    format!("devstack-{environment}")
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts};
-use crate::image::{self, Choice, KubeRange, Source, Target};
+use crate::image::{self, Choice, Source, Target};
 use crate::oci::Platform;
 use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
 use crate::profile::Resolved;
 use crate::step::World;
 use crate::up::gather::NODE_ROLE;
+use crate::up::kubernetes;
 
 /// The file of what was chosen, in the environment's directory.
 pub(super) const CHOICES: &str = "choices.json";
@@ -19,14 +20,6 @@ pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
     text.parse().map_err(|_| Failure::new(ExitCode::Failed, format!("no images are made for {text}")))
 }
 
-/// The Kubernetes versions that the profile wants.
-pub(super) fn kubernetes(profile: &Resolved) -> Result<KubeRange, Failure> {
-    match profile.cluster.kubernetes.as_str() {
-        "auto" => Ok(KubeRange::default()),
-        wanted => wanted.parse().map_err(|_| Failure::usage(format!("{wanted} is not a Kubernetes version"))),
-    }
-}
-
 /// What the images of a kind cluster will run on.
 pub(super) fn target(profile: &Resolved, facts: &Facts) -> Result<Target, Failure> {
     let target = facts.target()?;
@@ -34,7 +27,7 @@ pub(super) fn target(profile: &Resolved, facts: &Facts) -> Result<Target, Failur
     Ok(Target {
         platform: platform(target.platform.as_deref().unwrap_or("linux/amd64"))?,
         cpu: target.level,
-        kubernetes: kubernetes(profile)?,
+        kubernetes: kubernetes::wanted(profile)?,
         cgroup,
     })
 }

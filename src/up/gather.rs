@@ -21,7 +21,7 @@ use crate::profile::{self, ProfileSource, Resolved};
 use crate::secrets::{self, Credential};
 use crate::step::{StepError, World};
 use crate::up::measure::measure;
-use crate::up::{Desired, choose, minikube, provider, shared};
+use crate::up::{Desired, choose, kubernetes, minikube, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
@@ -192,6 +192,7 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     let choices = choose::choose(&world, &profile, &[NODE_ROLE], target.clone(), &on_nodes, desired.offline).await?;
     let (node, choices) = choose::split(choices)?;
     let node = choose::keep_node(&world, node, &there, &target);
+    kubernetes::refuse(&profile, &node.version, "see which versions can be had: devstack image resolve node")?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
     if is_new {
@@ -280,13 +281,17 @@ pub(super) fn needs(
 }
 
 impl Gathered {
-    /// Records what was chosen, so that the next `up` asks nobody.
+    /// Records what was chosen, so that the next `up` asks nobody. What is recorded already stays as it is.
     ///
     /// # Errors
     /// What the file system said.
     pub fn record_choices(&self) -> Result<(), Failure> {
         let path = self.world.dir.join(choose::CHOICES);
         let all: Vec<&Choice> = self.all_choices().collect();
+        let recorded = choose::recorded_choices(&self.world);
+        if all.len() == recorded.len() && all.iter().zip(&recorded).all(|(choice, known)| choice.is_still(known)) {
+            return Ok(());
+        }
         let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
         Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
     }
@@ -410,16 +415,10 @@ mod tests {
     fn record(ctx: &Context, environment: &str, ports: (u16, u16)) {
         let opened = Opened {
             version: 1,
-            devstack: "0.1.0".to_owned(),
             environment: environment.to_owned(),
-            profile: "s3www".to_owned(),
-            sets: Vec::new(),
             provider: "kind".to_owned(),
-            nodes: None,
-            context: None,
-            instance: None,
             ports: BTreeMap::from([("http".to_owned(), ports.0), ("https".to_owned(), ports.1)]),
-            at: "2026-01-01T00:00:00Z".to_owned(),
+            ..Opened::default()
         };
         let journal = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone()).unwrap();
         journal.append(Record::Opened(opened)).unwrap();

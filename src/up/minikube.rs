@@ -9,7 +9,7 @@ use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
 use crate::image::{Images, Limits, Target};
 use crate::step::World;
 use crate::up::gather::{Gathered, Settled, load, sites};
-use crate::up::{Desired, choose};
+use crate::up::{Desired, choose, kubernetes};
 
 /// Reads the machine; asks no cluster.
 ///
@@ -39,7 +39,7 @@ pub(super) async fn gather(
     let target = Target {
         platform: choose::platform(&platform)?,
         cpu: None,
-        kubernetes: choose::kubernetes(&profile)?,
+        kubernetes: kubernetes::wanted(&profile)?,
         cgroup: None,
     };
     let nothing = std::collections::BTreeSet::new();

@@ -83,19 +83,7 @@ mod tests {
         recorded: Option<&str>,
     ) -> Result<Option<Provider>, String> {
         let desired = Desired { provider, context: context.map(str::to_owned), ..Desired::default() };
-        let opened = recorded.map(|provider| Opened {
-            version: 1,
-            devstack: String::new(),
-            environment: "demo".to_owned(),
-            profile: "s3www".to_owned(),
-            sets: Vec::new(),
-            provider: provider.to_owned(),
-            nodes: None,
-            context: None,
-            instance: None,
-            ports: std::collections::BTreeMap::new(),
-            at: String::new(),
-        });
+        let opened = recorded.map(|provider| Opened { provider: provider.to_owned(), ..Opened::default() });
         settle("demo", &desired, opened.as_ref()).map_err(|failure| failure.message.clone())
     }
 

@@ -15,7 +15,7 @@ use crate::profile::Resolved;
 use crate::secrets;
 use crate::step::World;
 use crate::up::gather::{Gathered, Settled, load, sites};
-use crate::up::{Desired, choose};
+use crate::up::{Desired, choose, kubernetes};
 
 /// Reads the cluster behind a context of the user's kubeconfig.
 ///
@@ -35,6 +35,7 @@ pub(super) async fn gather(
     let existing = Existing::read(&*world.kube()?, &extracted.context, &extracted.text).await?;
     let profile = load(ctx, &settled, &ClusterFacts::existing(&existing))?;
     volumes(&profile, &settled, &existing)?;
+    kubernetes::refuse(&profile, &existing.version, "choose a cluster of another version: --context CONTEXT")?;
     let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
     // An engine is of use where it has images, and is not missed otherwise.
     let (host, info) = tokio::join!(HostFacts::read(machine, &*ctx.fs, &*world.runner), world.engine.info());

@@ -1,6 +1,8 @@
 //! The command line as a person and a program meet it: hermetic, in an environment of its own.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not marked as tests")]
 
+mod doctor;
+mod engine;
 mod environment;
 mod reference;
 
@@ -181,11 +183,4 @@ fn commands_that_only_look_leave_no_file() {
         environment.run(args);
     }
     assert_eq!(environment.files(), Vec::<String>::new());
-}
-
-#[test]
-fn doctor_says_that_no_engine_answers() {
-    let output = TestEnvironment::new().run(&["doctor", "--only", "engine.not-running"]);
-    assert!(output.starts_with("exit 3\n"), "{output}");
-    assert!(output.contains("[engine.not-running]") && output.contains("unix:///nonexistent/docker.sock"), "{output}");
 }

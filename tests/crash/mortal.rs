@@ -92,6 +92,14 @@ impl HostFs for MortalFs {
     fn writable(&self, path: &Path) -> bool {
         self.0.writable(path)
     }
+
+    fn set(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.change("set", path, || self.0.set(path, bytes))
+    }
+
+    fn settable(&self, path: &Path) -> bool {
+        self.0.settable(path)
+    }
 }
 
 /// The engine.

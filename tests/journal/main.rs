@@ -11,10 +11,11 @@ use devstack::ports::kube::ObjectKey;
 use sha2::{Digest as _, Sha256};
 
 /// Every file and its digest. A line may be added, and none changed.
-const FROZEN: [(&str, &str); 7] = [
+const FROZEN: [(&str, &str); 8] = [
     ("v1-complete.jsonl", "486a0852ea9de82edaf2f8006b4accb56e57f8a775a28e3d85c8fc5119d45bad"),
     ("v1-every-undo.jsonl", "10f0261e9635676a2728c009d148c954046e5f87ae0026303b4a8c6eea039efd"),
     ("v1-half-made.jsonl", "25606455067ddf889bf33009025b23bdff2139f7f260a934a8fcb026a0f1e94c"),
+    ("v1-kernel-limit.jsonl", "5682757f10e9169be388841af6a1fdf322790cdfe97d28b64ed250e02c78007a"),
     ("v1-resumed.jsonl", "b0981fa1574616aa6f8754edf07b4816cf424a859acb54de361375411376e26c"),
     ("v1-torn.jsonl", "2a5311ab24317768f78b1bc44580c8888f7a98f54f1257da63424b6d25cad183"),
     ("v1-undone.jsonl", "a474ff8ac052120fff2642580cb27cf853d624f0efadd800e8da5207451e3189"),
@@ -158,6 +159,18 @@ fn each_kind_of_undo_keeps_its_meaning() {
                     ),
                 ],
             },
+        ]
+    );
+}
+
+#[test]
+fn a_raised_limit_is_given_back_what_it_was() {
+    let (_dir, journal) = open("v1-kernel-limit.jsonl");
+    assert_eq!(
+        pending(&journal.unwrap()),
+        [
+            "doctor: kernel limit fs.inotify.max_user_watches, back to 65536",
+            "doctor: kernel limit fs.inotify.max_user_instances, back to 128",
         ]
     );
 }

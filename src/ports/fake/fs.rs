@@ -193,6 +193,18 @@ impl HostFs for FakeFs {
         let disk = self.lock();
         !disk.denied.contains(path) && !matches!(disk.fault, Some((from, Fault::ReadOnly)) if disk.writes >= from)
     }
+
+    fn set(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (mut disk, result) = self.change(path);
+        result?;
+        let file = disk.files.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
+        bytes.clone_into(&mut file.0);
+        Ok(())
+    }
+
+    fn settable(&self, path: &Path) -> bool {
+        self.lock().files.contains_key(path) && self.writable(path)
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,48 @@
+//! A container engine as far as doctor asks it: canned answers on a loopback port.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+/// Answers on a port until the test ends.
+pub struct CannedEngine(String);
+
+impl CannedEngine {
+    /// An engine without containers, networks and volumes.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || answer(&stream));
+            }
+        });
+        Self(host)
+    }
+
+    /// What `DOCKER_HOST` has to be.
+    pub fn host(&self) -> &str {
+        &self.0
+    }
+}
+
+fn answer(mut stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(Ok(request)) = lines.next() {
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let path = request.split_whitespace().nth(1).unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
+        let body = match path.rsplit_once('/').map_or(path, |(_, last)| last) {
+            "version" => r#"{"Version":"29.0.0","ApiVersion":"1.47","Os":"linux","Arch":"amd64"}"#,
+            "info" => {
+                r#"{"OSType":"linux","Architecture":"x86_64","ServerVersion":"29.0.0","NCPU":8,"MemTotal":34359738368,"CgroupVersion":"2"}"#
+            }
+            "json" | "networks" => "[]",
+            "volumes" => r#"{"Volumes":[]}"#,
+            _ => "{}",
+        };
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nApi-Version: 1.47\r\n";
+        if write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).is_err() {
+            return;
+        }
+    }
+}
