@@ -17,10 +17,13 @@
 )]
 
 mod bad;
+mod engine;
 mod existing;
+mod full;
 mod harness;
 mod kills;
 mod life;
 mod nodes;
+mod replaced;
 mod sides;
 mod user;
