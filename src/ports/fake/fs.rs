@@ -17,9 +17,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn error(self) -> io::Error {
+    /// What the system says of it.
+    pub fn error(self) -> io::Error {
         match self {
-            Self::Full => io::ErrorKind::StorageFull.into(),
+            // The words of Linux, which known failures of engines and nodes have too.
+            Self::Full => io::Error::new(io::ErrorKind::StorageFull, "No space left on device (os error 28)"),
             Self::ReadOnly => io::ErrorKind::ReadOnlyFilesystem.into(),
         }
     }
