@@ -251,9 +251,11 @@ pub(super) fn disk(inputs: &Inputs) -> Outcome {
             let finding = Finding::error("host.disk-full", cause).evidence(format!("{path}"));
             findings.push(match role {
                 "engine" => finding.remedy("docker system df").remedy("docker system prune"),
-                _ => finding
-                    .remedy("devstack image prune")
-                    .remedy("use another disk: DEVSTACK_CACHE=DIR, DEVSTACK_HOME=DIR"),
+                // Images are elsewhere, and pruning them may give nothing back here.
+                "state" => finding
+                    .remedy(format!("make room: df -h {path}"))
+                    .remedy("move the state to another disk: DEVSTACK_HOME=DIR"),
+                _ => finding.remedy("devstack image prune").remedy("use another disk: DEVSTACK_CACHE=DIR"),
             });
         }
     }

@@ -176,4 +176,27 @@ mod tests {
         std::fs::remove_file(first.path()).unwrap();
         EnvironmentLock::take(dir.path(), "demo", &holder(42)).unwrap();
     }
+    #[test]
+    fn of_several_at_once_one_works_also_where_each_removes_the_file_at_its_end() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, worked) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for pid in 1..=4 {
+                let (dir, inside, worked) = (dir.path(), &inside, &worked);
+                scope.spawn(move || {
+                    for _ in 0..200 {
+                        let Ok(lock) = EnvironmentLock::take(dir, "demo", &holder(pid)) else { continue };
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the lock");
+                        worked.fetch_add(1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        std::fs::remove_file(lock.path()).unwrap();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        lock.release();
+                    }
+                });
+            }
+        });
+        assert!(worked.into_inner() > 1);
+    }
 }

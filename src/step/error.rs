@@ -42,6 +42,14 @@ pub enum StepError {
         /// Findings that explain it, root cause first.
         findings: Vec<crate::check::Finding>,
     },
+    /// A file of this host cannot be written, as another part of devstack says.
+    #[error("{message}")]
+    Host {
+        /// What cannot be written, and why.
+        message: String,
+        /// The next command to type.
+        hint: Option<String>,
+    },
     /// Anything else that a part of devstack says, with its own advice.
     #[error("{message}")]
     Other {
@@ -56,8 +64,19 @@ pub enum StepError {
 
 impl StepError {
     /// An error of another part of devstack, its chain of causes as one line.
-    pub fn of(error: &impl Advise) -> Self {
-        Self::Other { message: crate::error::chain(error), hint: error.hint(), exit: error.exit() }
+    pub fn of(error: &(impl Advise + 'static)) -> Self {
+        let (message, hint) = (crate::error::chain(error), error.hint());
+        if is_of_a_disk(error) {
+            Self::Host { message, hint }
+        } else {
+            Self::Other { message, hint, exit: error.exit() }
+        }
+    }
+
+    /// Whether it is about a file that devstack itself reads or writes on this host. Its words may be those of a known
+    /// failure of the engine or a node, whose disk is another one.
+    pub fn is_of_this_host(&self) -> bool {
+        matches!(self, Self::Journal(_) | Self::File { .. } | Self::Host { .. })
     }
 
     /// An error with a plain message.
@@ -78,13 +97,21 @@ impl StepError {
     }
 }
 
+/// Whether a system call of this process failed for the sake of a disk.
+fn is_of_a_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem))
+}
+
 impl Advise for StepError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Engine(error) => error.hint(),
             Self::Kube(error) => error.hint(),
             Self::Journal(error) => error.hint(),
-            Self::Other { hint, .. } => hint.clone(),
+            Self::Host { hint, .. } | Self::Other { hint, .. } => hint.clone(),
             Self::Wait { findings, .. } => findings.first().and_then(|finding| finding.remedy.first().cloned()),
             Self::File { path, source, .. } => advice_on_writing(std::path::Path::new(path), source),
             Self::Run(_) => None,
@@ -97,5 +124,31 @@ impl Advise for StepError {
             Self::Other { exit, .. } => *exit,
             _ => ExitCode::Failed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::fake::Fault;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot change the kubeconfig")]
+    struct Outer(#[source] std::io::Error);
+
+    impl Advise for Outer {
+        fn hint(&self) -> Option<String> {
+            Some("make room".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_of_this_host_is_known_below_any_error() {
+        let full = StepError::of(&Outer(Fault::Full.error()));
+        assert!(full.is_of_this_host(), "{full:?}");
+        assert_eq!(full.to_string(), "cannot change the kubeconfig: No space left on device (os error 28)");
+        assert_eq!((full.hint(), full.exit()), (Some("make room".to_owned()), ExitCode::Failed));
+        assert!(!StepError::of(&Outer(std::io::ErrorKind::ConnectionRefused.into())).is_of_this_host());
+        assert!(!StepError::message("in a node: No space left on device").is_of_this_host());
     }
 }

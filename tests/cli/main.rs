@@ -4,6 +4,7 @@
 mod doctor;
 mod engine;
 mod environment;
+mod lock;
 mod reference;
 
 use environment::TestEnvironment;

@@ -18,6 +18,7 @@ mod http;
 mod mortal;
 mod run;
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -27,8 +28,16 @@ use run::Fakes;
 /// Fewer points than this would not be the whole of it.
 const FEWEST: usize = 60;
 
+/// An `up` that appends less often than this would not record all that it changes.
+const FEWEST_APPENDS: usize = 16;
+
 /// What is run after a kill, and its name.
 type WayOut<'a> = (&'a str, &'a dyn Fn(&Fakes));
+
+/// Tells a person how much was tried. Not by `eprintln!`, which a test that passes swallows.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// Kills at each point and survives it; gives how many points there were.
 fn matrix(name: &str, first: impl Fn(&Fakes, &Death), then: &[WayOut<'_>], prepare: impl Fn(&Fakes)) -> usize {
@@ -58,13 +67,13 @@ fn matrix(name: &str, first: impl Fn(&Fakes, &Death), then: &[WayOut<'_>], prepa
             }
         }
     }
-    eprintln!(
-        "{name}: {} points, {} ways out of each, {} failed, {:.1} s",
+    tell(&format!(
+        "matrix: killed in {name}: {} points, {} ways out of each, {} failed, {:.1} s",
         points.len(),
         then.len(),
         failed.len(),
         began.elapsed().as_secs_f64()
-    );
+    ));
     assert!(failed.is_empty(), "{name}: {} failed:\n{}", failed.len(), failed.join("\n"));
     points.len()
 }
@@ -163,7 +172,7 @@ fn a_torn_journal_is_survived() {
         fakes.is_clean();
         cuts += 1;
     }
-    eprintln!("torn journal: {cuts} cuts, {:.1} s", began.elapsed().as_secs_f64());
+    tell(&format!("matrix: torn journal: {cuts} cuts, {:.1} s", began.elapsed().as_secs_f64()));
 }
 
 #[test]
@@ -196,8 +205,77 @@ fn a_disk_that_is_full_at_any_change_is_survived() {
     fakes.repair_disk();
     fakes.down().unwrap();
     fakes.is_clean();
-    eprintln!("full disk: {writes} changes, {} failed", failed.len());
+    tell(&format!("matrix: disk full: {writes} changes, {} failed", failed.len()));
     assert!(failed.is_empty(), "full at {failed:?} of {writes}");
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_append_is_survived() {
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    let appends = fakes.appends();
+    drop(fakes);
+    let up = |fakes: &Fakes| {
+        fakes.repair_disk();
+        fakes.up().unwrap();
+        fakes.is_whole();
+        fakes.is_recorded();
+        fakes.down().unwrap();
+    };
+    let down = |fakes: &Fakes| {
+        fakes.repair_disk();
+        fakes.down().unwrap();
+    };
+    // What cannot be recorded as taken back is taken back all the same, and frees the disk.
+    let down_on_full = |fakes: &Fakes| drop(fakes.down().unwrap());
+    let ways: [WayOut<'_>; 3] = [("up", &up), ("down", &down), ("down on the full disk", &down_on_full)];
+    let mut failed = Vec::new();
+    for nth in 0..appends {
+        for (way, survive) in ways {
+            let survived = catch_unwind(AssertUnwindSafe(|| {
+                let fakes = Fakes::new();
+                fakes.fill_state_at_append(nth);
+                let failure = fakes.up().unwrap_err();
+                assert_eq!(failure.exit.code(), 1, "{failure:?}");
+                assert!(failure.hints.iter().any(|hint| hint.starts_with("make room (df -h ")), "{failure:?}");
+                survive(&fakes);
+                fakes.is_clean();
+            }));
+            if survived.is_err() {
+                failed.push(format!("{nth}, then {way}"));
+            }
+        }
+    }
+    tell(&format!("matrix: disk full: {appends} appends, {} ways out of each, {} failed", ways.len(), failed.len()));
+    assert!(failed.is_empty(), "full at {failed:#?} of {appends}");
+    assert!(appends >= FEWEST_APPENDS, "only {appends} appends");
+}
+
+#[test]
+fn a_state_directory_that_somebody_removes_is_survived() {
+    // What a lost journal held is known by label and name: not everything is recorded again, and everything goes.
+    let up = |fakes: &Fakes| {
+        fakes.up().unwrap();
+        fakes.is_whole();
+        fakes.down().unwrap();
+        fakes.is_clean();
+    };
+    let down = |fakes: &Fakes| {
+        fakes.down().unwrap();
+        fakes.is_clean();
+    };
+    let ways: [WayOut<'_>; 2] = [("up", &up), ("down", &down)];
+    for (_, survive) in ways {
+        let fakes = Fakes::new();
+        fakes.up().unwrap();
+        fakes.remove_state();
+        survive(&fakes);
+    }
+    let first = |fakes: &Fakes, death: &Death| {
+        drop(fakes.up_until(death));
+        fakes.remove_state();
+    };
+    matrix("up, then the state directory removed", first, &ways, |_| {});
 }
 
 #[test]

@@ -20,10 +20,10 @@ use devstack::facts::{CpuLevel, EngineFacts, Facts};
 use devstack::image::{Choice, Images, Limits, Source};
 use devstack::journal::Journal;
 use devstack::oci::{ImageSpec, Layer, Platform, RunConfig, Store, assemble};
-use devstack::ports::Clock;
 use devstack::ports::engine::EngineImage;
 use devstack::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner, Fault};
 use devstack::ports::kube::ObjectKey;
+use devstack::ports::{Clock, HostFs as _};
 use devstack::profile::{self, ProfileSource, Resolved};
 use devstack::step::World;
 use devstack::up::{self, Gathered};
@@ -40,6 +40,7 @@ const ENVIRONMENT: &str = "crash";
 /// Where the fakes keep the files of a user.
 const KUBECONFIG: &str = "/fake/kube/config";
 const HOSTS: &str = "/fake/etc/hosts";
+const STATE: &str = "/fake/state";
 const JOURNAL: &str = "/fake/state/environments/crash/journal.jsonl";
 
 /// What does not change from run to run: real files that are only read, and the host's side of the site.
@@ -323,6 +324,21 @@ impl Fakes {
     /// The disk is full from the `nth` change on.
     pub fn fill_disk_at(&self, nth: usize) {
         self.fs.break_at(nth, Fault::Full);
+    }
+
+    /// How often a line was appended to the journal so far.
+    pub fn appends(&self) -> usize {
+        self.fs.appends()
+    }
+
+    /// The disk that holds the state, and nothing else, is full from the `nth` append on.
+    pub fn fill_state_at_append(&self, nth: usize) {
+        self.fs.fill_at_append(nth, STATE);
+    }
+
+    /// Somebody removes the state directory.
+    pub fn remove_state(&self) {
+        self.fs.remove_dir(Path::new(STATE)).unwrap();
     }
 
     /// The disk has space again.

@@ -165,7 +165,7 @@ fn second(world: &World, foreign: &Foreign) {
 fn other_cluster(world: &World, foreign: &Foreign) {
     let journal = world.state().join("environments").join(&world.env).join("journal.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();
-    let uid = foreign.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
+    let uid = foreign.uid();
     assert!(text.contains(&uid));
     write(&journal, &text.replace(&uid, "00000000-0000-0000-0000-000000000000"));
     let before = foreign.objects();

@@ -10,6 +10,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use crate::harness::{Ended, Phases, World, docker, output};
+use crate::replaced::replaced;
 
 #[test]
 fn an_environment_lives_through_everything() {
@@ -31,6 +32,7 @@ fn an_environment_lives_through_everything() {
     drifts(&world, &mut phases);
     let repair = phases.run("a stopped node", || stopped(&world));
     let again = phases.run("a removed cluster", || removed(&world));
+    phases.run("another cluster under the reserved name is refused", || replaced(&world));
     phases.run("down leaves nothing", || eprintln!("    down {:.1} s", world.down().seconds));
     let seconds = |ended: &Option<Ended>| ended.as_ref().map_or(f64::NAN, |ended| ended.seconds);
     eprintln!(

@@ -18,10 +18,13 @@
 
 mod bad;
 mod change;
+mod engine;
 mod existing;
+mod full;
 mod harness;
 mod kills;
 mod life;
 mod nodes;
+mod replaced;
 mod sides;
 mod user;

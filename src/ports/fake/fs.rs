@@ -17,9 +17,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn error(self) -> io::Error {
+    /// What the system says of it.
+    pub fn error(self) -> io::Error {
         match self {
-            Self::Full => io::ErrorKind::StorageFull.into(),
+            // The words of Linux, which known failures of engines and nodes have too.
+            Self::Full => io::Error::new(io::ErrorKind::StorageFull, "No space left on device (os error 28)"),
             Self::ReadOnly => io::ErrorKind::ReadOnlyFilesystem.into(),
         }
     }
@@ -33,6 +35,15 @@ struct Disk {
     denied: BTreeSet<PathBuf>,
     fault: Option<(usize, Fault)>,
     writes: usize,
+    /// From this append on, nothing can be written below the directory.
+    full: Option<(usize, PathBuf)>,
+    appends: usize,
+}
+
+impl Disk {
+    fn is_full(&self, path: &Path) -> bool {
+        matches!(&self.full, Some((from, dir)) if self.appends > *from && path.starts_with(dir))
+    }
 }
 
 /// A file system in memory. Clones share it.
@@ -46,9 +57,22 @@ impl FakeFs {
         disk.fault = Some((disk.writes + nth, fault));
     }
 
+    /// The file system that is mounted at `dir` is full from the `nth` append on (0 is the next one), wherever that
+    /// append goes to; what lies elsewhere can be written.
+    pub fn fill_at_append(&self, nth: usize, dir: impl Into<PathBuf>) {
+        let mut disk = self.lock();
+        disk.full = Some((disk.appends + nth, dir.into()));
+    }
+
     /// The disk is well again.
     pub fn repair(&self) {
-        self.lock().fault = None;
+        let mut disk = self.lock();
+        (disk.fault, disk.full) = (None, None);
+    }
+
+    /// How often something was appended, failed attempts included.
+    pub fn appends(&self) -> usize {
+        self.lock().appends
     }
 
     /// How often the disk was changed, failed attempts included.
@@ -92,6 +116,7 @@ impl FakeFs {
         disk.writes += 1;
         let result = match disk.fault {
             Some((from, fault)) if number >= from => Err(fault.error()),
+            _ if disk.is_full(path) => Err(Fault::Full.error()),
             _ if disk.denied.contains(path) => Err(io::ErrorKind::PermissionDenied.into()),
             _ => Ok(()),
         };
@@ -115,6 +140,7 @@ impl HostFs for FakeFs {
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.lock().appends += 1;
         let (mut disk, result) = self.change(path);
         let written = match &result {
             Ok(()) => bytes,

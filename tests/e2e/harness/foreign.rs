@@ -1,5 +1,5 @@
-//! A cluster that devstack did not make: three nodes of plain kind, with a name, a network and a kubeconfig file of its
-//! own, and something of somebody else's in it.
+//! A cluster that devstack did not make: plain kind's, with a kubeconfig file of its own. Three nodes with a name, a
+//! network and something of somebody else's; or one node under the reserved name of an environment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -36,31 +36,45 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Makes it and puts the registry's image on its nodes where no registry would give it to them: what the owner of a
+    /// Makes one of three nodes and puts the registry's image on its nodes where no registry would give it to them: what the owner of a
     /// cluster without a network does.
     pub fn make(name: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("foreign-").tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let vars = Vars::of_process();
-        let dirs = Dirs::of(&vars).unwrap();
-        let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "foreign"));
-        let kind = which::which("kind").unwrap_or_else(|_| {
-            let ctx = Context::real(dirs.clone(), vars.clone(), EventSink::null(), Options::default());
-            runtime.block_on(build::tool(&ctx, runner, "kind", "kind")).unwrap()
-        });
-        let name = format!("foreign-{name}-{:x}", std::process::id());
-        let kubeconfig = directory.path().join("kubeconfig");
-        let made = Self { kubeconfig, name, directory, kind };
-        made.create();
+        let made = Self::of(format!("foreign-{name}-{:x}", std::process::id()));
+        made.create(&["control-plane", "worker", "worker"]);
         made.kubectl(&["create", "namespace", "team"]);
         made.kubectl(&["-n", "team", "create", "configmap", "settings", "--from-literal=colour=green"]);
-        runtime.block_on(made.give_registry(&dirs));
+        runtime().block_on(made.give_registry(&Dirs::of(&Vars::of_process()).unwrap()));
         made
     }
 
-    fn create(&self) {
+    /// Deletes an environment's cluster as anybody can who has kind, and makes one of one node under its name.
+    pub fn in_place_of(world: &World) -> Self {
+        let made = Self::of(world.name());
+        made.delete();
+        made.create(&["control-plane"]);
+        made
+    }
+
+    fn of(name: String) -> Self {
+        let directory = tempfile::Builder::new().prefix("foreign-").tempdir().unwrap();
+        let kind = which::which("kind").unwrap_or_else(|_| {
+            let vars = Vars::of_process();
+            let ctx = Context::real(Dirs::of(&vars).unwrap(), vars, EventSink::null(), Options::default());
+            let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "foreign"));
+            runtime().block_on(build::tool(&ctx, runner, "kind", "kind")).unwrap()
+        });
+        Self { kubeconfig: directory.path().join("kubeconfig"), name, directory, kind }
+    }
+
+    fn delete(&self) {
+        let mut delete = Command::new(&self.kind);
+        delete.args(["delete", "cluster", "--name", &self.name]).arg("--kubeconfig").arg(&self.kubeconfig);
+        let _ = delete.output();
+    }
+
+    fn create(&self, roles: &[&str]) {
         let config = self.directory.path().join("kind.json");
-        std::fs::write(&config, config_of_nodes().to_string()).unwrap();
+        std::fs::write(&config, config_of_nodes(roles).to_string()).unwrap();
         let image = resolved("node")["reference"].as_str().unwrap().to_owned();
         if !Command::new("docker").args(["image", "inspect", &image]).output().unwrap().status.success() {
             // Only devstack can bring it into the engine.
@@ -127,6 +141,11 @@ impl Foreign {
         output(Command::new("kubectl").arg("--kubeconfig").arg(&self.kubeconfig).args(args))
     }
 
+    /// What it is known by: nothing else has it.
+    pub fn uid(&self) -> String {
+        self.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])
+    }
+
     /// Every object of it that can be listed, by kind, namespace and name: its UID and a digest of what it says, its
     /// status aside.
     pub fn objects(&self) -> BTreeMap<String, String> {
@@ -176,9 +195,11 @@ impl Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let mut delete = Command::new(&self.kind);
-        delete.args(["delete", "cluster", "--name", &self.name]).arg("--kubeconfig").arg(&self.kubeconfig);
-        let _ = delete.output();
+        self.delete();
+        // One that an environment made is the environment's to remove.
+        if self.name.starts_with("devstack-") {
+            return;
+        }
         let _ = Command::new("docker").args(["network", "rm", &self.name]).output();
     }
 }
@@ -190,9 +211,13 @@ fn resolved(role: &str) -> Value {
     result["choices"][0].clone()
 }
 
-/// kind's configuration of three nodes; on an engine that cannot give `CAP_SYS_RESOURCE`, nodes do without.
-fn config_of_nodes() -> Value {
-    let roles = ["control-plane", "worker", "worker"].map(|role| json!({"role": role}));
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// kind's configuration of nodes with these roles; on an engine that cannot give `CAP_SYS_RESOURCE`, nodes do without.
+fn config_of_nodes(roles: &[&str]) -> Value {
+    let roles: Vec<Value> = roles.iter().map(|role| json!({"role": role})).collect();
     let mut config = json!({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles});
     let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));

@@ -103,6 +103,8 @@ fn engine(all: &mut BTreeMap<String, String>, env: &str) {
     let format = "{{.ID}}\t{{.Name}}\t\t{{.Label \"dev.devstack.environment\"}}";
     for [id, name, cluster, owner, _] in rows(&["network", "ls", "--no-trunc", "--format", format]) {
         if !foreign(env, &name, &cluster, &owner) {
+            // An engine makes its own network anew whenever it starts.
+            let id = if name == "bridge" { String::new() } else { id };
             all.insert(format!("network {name}"), id);
         }
     }

@@ -1,6 +1,8 @@
 //! What the tests work with: an account's whole surroundings in a temporary directory, the machine before and after,
 //! and clients that share nothing with devstack.
 
+mod disk;
+mod engine;
 mod foreign;
 mod http;
 mod machine;
@@ -9,12 +11,14 @@ mod process;
 mod tools;
 mod world;
 
+pub use disk::SmallDisk;
+pub use engine::OwnEngine;
 pub use foreign::Foreign;
 pub use http::get;
 pub use machine::Machine;
 pub use phases::Phases;
 pub use process::{Ended, Running};
-pub use tools::{docker, gif, noise, output, sha256};
+pub use tools::{docker, gif, noise, output, sha256, tell};
 pub use world::{Options, World};
 
 /// Whether the long matrices run as well.

@@ -103,6 +103,24 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until it stopped itself; `false` where it ended before.
+    pub fn until_stopped(&mut self) -> bool {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        // The state follows the command's name, which is in parentheses.
+        let stopped = || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            text.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        while !stopped() {
+            if !self.is_alive() {
+                return false;
+            }
+            assert!(self.began.elapsed() < Duration::from_secs(600), "{}: does not stop", self.line);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Sends a signal to it and to nobody else.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();

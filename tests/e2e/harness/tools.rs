@@ -14,6 +14,13 @@ pub fn output(command: &mut Command) -> String {
     out.into_owned()
 }
 
+/// Tells a person something, also where the test passes, whose other words are swallowed then. `scripts/test` repeats
+/// lines that begin with `skipped: ` or `matrix: `.
+pub fn tell(line: &str) {
+    // One test at a time: the name of this one stands before, on a line that has not ended.
+    let _ = writeln!(std::io::stderr(), "\n{line}");
+}
+
 /// Runs docker's CLI.
 pub fn docker(args: &[&str]) -> String {
     output(Command::new("docker").args(args))
