@@ -15,8 +15,8 @@ pub struct Orphan {
     pub environment: String,
     /// Its containers, networks and volumes, in words.
     pub things: Vec<String>,
-    /// Whether one of its containers runs: somebody may be at work with it, with their state elsewhere.
-    pub runs: bool,
+    /// Whether data may be in it: it has a container or a volume, which may be those of somebody whose state is elsewhere.
+    pub data: bool,
 }
 
 /// Looks for things whose environment is none of `environments`.
@@ -33,21 +33,16 @@ pub async fn orphans(engine: &dyn Engine, environments: &[String]) -> Result<Vec
         let cluster = labels.get(KIND_CLUSTER_LABEL).and_then(|name| name.strip_prefix("devstack-"));
         labels.get(OWNER_LABEL).map(String::as_str).or(cluster).map(str::to_owned)
     };
-    let of_containers = containers.iter().map(|thing| {
-        (
-            owner(&thing.labels),
-            format!("container {}", thing.name),
-            matches!(thing.state.as_str(), "running" | "paused"),
-        )
-    });
+    let of_containers =
+        containers.iter().map(|thing| (owner(&thing.labels), format!("container {}", thing.name), true));
     let of_networks = networks.iter().map(|thing| (owner(&thing.labels), format!("network {}", thing.name), false));
-    let of_volumes = volumes.iter().map(|thing| (owner(&thing.labels), format!("volume {}", thing.name), false));
+    let of_volumes = volumes.iter().map(|thing| (owner(&thing.labels), format!("volume {}", thing.name), true));
     let mut found: BTreeMap<String, Orphan> = BTreeMap::new();
-    for (owner, thing, runs) in of_containers.chain(of_networks).chain(of_volumes) {
+    for (owner, thing, data) in of_containers.chain(of_networks).chain(of_volumes) {
         let Some(environment) = owner.filter(|owner| !environments.contains(owner)) else { continue };
         let orphan = found.entry(environment.clone()).or_insert(Orphan { environment, ..Orphan::default() });
         orphan.things.push(thing);
-        orphan.runs |= runs;
+        orphan.data |= data;
     }
     for orphan in found.values_mut() {
         orphan.things.sort();
@@ -68,7 +63,7 @@ pub fn leftovers(orphans: &Asked<Vec<Orphan>>) -> Outcome {
             Finding::warning("env.leftovers", format!("something of {name} is left, which has no state any more"))
                 .remedy(format!("devstack down --env {name}"))
                 .evidence(orphan.things.join(", "));
-        if orphan.runs { finding } else { finding.fixable() }
+        if orphan.data { finding } else { finding.fixable() }
     };
     match orphans.as_slice() {
         [] => Outcome::Pass("nothing".to_owned()),
@@ -82,19 +77,21 @@ mod tests {
     use crate::ports::fake::FakeEngine;
 
     #[tokio::test]
-    async fn what_has_no_owner_is_named_and_cured_only_where_nothing_runs() {
+    async fn what_has_no_owner_is_named_and_cured_only_where_no_data_can_be() {
         let engine = FakeEngine::default();
-        for cluster in ["devstack-live", "devstack-dead", "devstack-busy", "mine"] {
-            let node = engine.add_kind_node(cluster, 0, "kind", &[]);
-            if cluster == "devstack-dead" {
-                engine.stop_container(&node, 0).await.unwrap();
-            }
+        for cluster in ["devstack-live", "devstack-busy", "mine"] {
+            engine.add_kind_node(cluster, 0, "kind", &[]);
+        }
+        for name in ["live", "busy", "dead"] {
+            let labels = BTreeMap::from([(OWNER_LABEL.to_owned(), name.to_owned())]);
+            engine.create_network(&format!("devstack-{name}"), &labels).await.unwrap();
         }
         let found = orphans(&engine, &["live".to_owned()]).await.unwrap();
-        let names: Vec<(&str, bool)> = found.iter().map(|one| (one.environment.as_str(), one.runs)).collect();
+        let names: Vec<(&str, bool)> = found.iter().map(|one| (one.environment.as_str(), one.data)).collect();
         assert_eq!(names, [("busy", true), ("dead", false)], "kind's own clusters are nobody's business");
         let Outcome::Found(findings) = leftovers(&Asked::Known(found)) else { panic!("nothing was found") };
-        assert_eq!(findings[1].evidence, "container devstack-dead-control-plane");
+        assert_eq!(findings[0].evidence, "container devstack-busy-control-plane, network devstack-busy");
+        assert_eq!(findings[1].evidence, "network devstack-dead");
         assert_eq!(findings.iter().map(|finding| finding.fixable).collect::<Vec<_>>(), [false, true]);
         assert_eq!(leftovers(&Asked::Known(Vec::new())), Outcome::Pass("nothing".to_owned()));
         engine.set_down(true);

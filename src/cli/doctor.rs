@@ -165,7 +165,7 @@ fn consent(session: &Session, what: Vec<String>, privilege: bool) -> Result<(), 
     } else {
         (
             "Cure these",
-            "Each is recorded before it begins, and its check is run again when it is done. Nothing that runs is \
+            "Each is recorded before it begins, and its check is run again when it is done. Nothing that may hold data is \
              touched.",
         )
     };

@@ -42,7 +42,7 @@ pub enum Cure {
         /// The environment.
         environment: String,
     },
-    /// Containers, networks and volumes of an environment without state, of which nothing runs, are removed.
+    /// Networks of an environment that has no state, container or volume any more are removed.
     Leftovers {
         /// The environment.
         environment: String,
@@ -108,7 +108,7 @@ pub fn cures(
         .known()
         .into_iter()
         .flatten()
-        .filter(|orphan| !orphan.runs)
+        .filter(|orphan| !orphan.data)
         .map(|orphan| Cure::Leftovers { environment: orphan.environment.clone(), things: orphan.things.clone() });
     let inotify = inputs
         .host
@@ -147,7 +147,7 @@ impl Cure {
             }
             Self::Hosts { file, environment } => format!("lines of {environment} out of {}", file.display()),
             Self::Leftovers { environment, things } => {
-                format!("{} of {environment} removed, with all data in them", things.join(", "))
+                format!("{} of {environment} removed", things.join(", "))
             }
             Self::Inotify { .. } => {
                 let wanted = limits::Limit::ALL.map(|limit| format!("{limit} {}", limit.wanted()));

@@ -214,17 +214,11 @@ mod tests {
         world.connect("").await.unwrap();
         let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
         let record = Opened {
-            version: 1,
-            devstack: "0.1.0".to_owned(),
             environment: "demo".to_owned(),
-            profile: "s3www".to_owned(),
-            sets: Vec::new(),
             provider: "existing".to_owned(),
-            nodes: None,
             context: Some("work".to_owned()),
             instance: Some("mark".to_owned()),
-            ports: std::collections::BTreeMap::new(),
-            at: String::new(),
+            ..Opened::default()
         };
         journal.append(Record::Opened(record)).unwrap();
         (world, journal)

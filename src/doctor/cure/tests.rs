@@ -105,10 +105,10 @@ fn ends(ended: &[(Cure, Ended)]) -> Vec<(&str, &Ended)> {
 #[tokio::test]
 async fn everything_is_cured_and_only_that() {
     let (place, _dir) = place();
-    let stopped = place.docker.add_kind_node("devstack-dead", 0, "kind", &[]);
     place.docker.add_kind_node("devstack-live", 0, "kind", &[]);
     place.docker.add_kind_node("devstack-busy", 0, "kind", &[]);
-    place.docker.stop_container(&stopped, 0).await.unwrap();
+    let labels = [(crate::ports::engine::OWNER_LABEL.to_owned(), "dead".to_owned())].into();
+    place.docker.create_network("devstack-dead", &labels).await.unwrap();
     let ended = place.fix(false).await;
     assert_eq!(
         ends(&ended),
@@ -125,14 +125,17 @@ async fn everything_is_cured_and_only_that() {
     assert_eq!(place.fs.text("/etc/hosts").unwrap(), "127.0.0.1 localhost\n");
     let left = place.docker.inventory();
     assert!(!left.iter().any(|thing| thing.contains("dead")), "{left:?}");
-    assert!(left.iter().any(|thing| thing.contains("busy")), "what runs is nobody's to remove: {left:?}");
+    assert!(
+        left.iter().any(|thing| thing.contains("busy")),
+        "what may hold data is nobody's to remove unasked: {left:?}"
+    );
     assert_eq!(place.fs.text(limits::Limit::InotifyInstances.file()).unwrap(), "512\n");
     assert_eq!(place.fs.text(limits::Limit::InotifyWatches.file()).unwrap(), "1048576\n", "it is high enough");
     assert_eq!(place.journal("dead"), "", "an environment that is gone leaves no directory");
     insta::assert_snapshot!(ended.iter().map(|(cure, end)| render(cure, end, Style::PLAIN)).collect::<String>(), @"
     cured  context devstack-dead out of /fake/home/.kube/config  [cluster.context-stale]
     cured  lines of dead out of /etc/hosts  [hosts.block-stale]
-    cured  container devstack-dead-control-plane of dead removed, with all data in them  [env.leftovers]
+    cured  network devstack-dead of dead removed  [env.leftovers]
     cured  kernel limits raised to at least fs.inotify.max_user_instances 512, fs.inotify.max_user_watches 524288  [host.inotify]
              back   devstack down --env live
     ");
