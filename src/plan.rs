@@ -160,6 +160,8 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
         blobs: ground.blobs.clone(),
     };
     let before = inputs.before.get(id::CLUSTER);
+    let started =
+        inputs.before.get(id::READY).and_then(|before| serde_json::from_value(before["started"].clone()).ok());
     let addresses =
         before.and_then(|before| serde_json::from_value(before["addresses"].clone()).ok()).unwrap_or_default();
     let steps = vec![
@@ -173,6 +175,7 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
                 node_image: id::NODE_IMAGE.to_owned(),
                 complete: before.is_some(),
                 made_of: before.and_then(|before| before["image"].as_str()).map(str::to_owned),
+                started: started.unwrap_or_default(),
                 addresses,
             }),
         ),
@@ -288,7 +291,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
     }
     // What was ready once may have crashed since, as what runs before its network does; only all at once is ready.
     let components = &inputs.profile.components;
-    let each: Vec<String> = components.iter().map(|component| id::ready(&component.name)).collect();
+    let mut each: Vec<String> = components.iter().map(|component| id::ready(&component.name)).collect();
+    // When nodes were started is known once the cluster is.
+    each.extend(nodes.iter().find(|node| node.id == id::CLUSTER).map(|node| node.id.clone()));
     nodes.push(node(
         id::READY,
         &each.iter().map(|step| (step.as_str(), Done)).collect::<Vec<_>>(),

@@ -190,8 +190,9 @@ mod tests {
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two hold the lock");
                         worked.fetch_add(1, Ordering::SeqCst);
                         std::thread::yield_now();
-                        std::fs::remove_file(lock.path()).unwrap();
+                        // With the file goes the lock: the next one makes another.
                         inside.fetch_sub(1, Ordering::SeqCst);
+                        std::fs::remove_file(lock.path()).unwrap();
                         lock.release();
                     }
                 });

@@ -114,6 +114,12 @@ fn io_kind(error: &bollard::errors::Error) -> Option<io::ErrorKind> {
     None
 }
 
+/// A time of the engine's without its fraction; `None` of the year 1, which says that there is none.
+fn to_the_second(time: &str) -> Option<String> {
+    let seconds = time.get(..19)?;
+    (!seconds.starts_with("0001-")).then(|| format!("{seconds}Z"))
+}
+
 #[async_trait]
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<EngineInfo, EngineError> {
@@ -177,6 +183,12 @@ impl Engine for DockerEngine {
     async fn start_container(&self, id: &str) -> Result<(), EngineError> {
         let started = self.client().await?.start_container(id, None::<query::StartContainerOptions>).await;
         started.map_err(|error| self.explain(format!("start container {id}"), error))
+    }
+
+    async fn started(&self, id: &str) -> Result<Option<String>, EngineError> {
+        let found = self.client().await?.inspect_container(id, None::<query::InspectContainerOptions>).await;
+        let found = found.map_err(|error| self.explain(format!("inspect container {id}"), error))?;
+        Ok(found.state.and_then(|state| state.started_at).and_then(|time| to_the_second(&time)))
     }
 
     async fn stop_container(&self, id: &str, grace: u32) -> Result<(), EngineError> {
@@ -401,5 +413,16 @@ fn missing_is_fine(result: Result<(), EngineError>) -> Result<(), EngineError> {
     match result {
         Err(EngineError::NotFound { .. }) => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_compared_to_the_second() {
+        assert_eq!(to_the_second("2026-11-21T19:17:31.77832462Z").as_deref(), Some("2026-11-21T19:17:31Z"));
+        assert_eq!(to_the_second("0001-01-01T00:00:00Z"), None);
     }
 }

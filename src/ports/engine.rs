@@ -256,6 +256,9 @@ pub trait Engine: Send + Sync {
     async fn create_container(&self, spec: &ContainerSpec) -> Result<String, EngineError>;
     /// Starts a container; one that runs already is no error.
     async fn start_container(&self, id: &str) -> Result<(), EngineError>;
+    /// When a container was last started, in RFC 3339 to the second, UTC, by the engine's clock; `None` of one that never
+    /// was.
+    async fn started(&self, id: &str) -> Result<Option<String>, EngineError>;
     /// Stops a container, killing it after `grace` seconds.
     async fn stop_container(&self, id: &str, grace: u32) -> Result<(), EngineError>;
     /// Freezes a container.

@@ -43,6 +43,8 @@ pub struct ClusterStep {
     pub addresses: BTreeMap<String, IpAddr>,
     /// The node image that it was made of, where that is known.
     pub made_of: Option<String>,
+    /// When nodes had been started at the end of the last `up` that was ready, by name.
+    pub started: BTreeMap<String, String>,
 }
 
 /// How much of a cluster is there.
@@ -126,7 +128,7 @@ impl ClusterStep {
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
         }
         run.begun(id);
-        let mut restarted = None;
+        let made = !matches!(there, There::Running | There::Stopped(_));
         let changed = match there {
             There::Running => false,
             There::Stopped(nodes) => {
@@ -134,11 +136,7 @@ impl ClusterStep {
                     match node.state.as_str() {
                         "running" => {}
                         "paused" => world.engine.unpause_container(&node.id).await?,
-                        _ => {
-                            world.engine.start_container(&node.id).await?;
-                            let now = world.engine.exec(&node.id, &["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"], None).await?;
-                            restarted = Some(now.text().trim().to_owned()).filter(|now| !now.is_empty());
-                        }
+                        _ => world.engine.start_container(&node.id).await?,
                     }
                 }
                 true
@@ -161,12 +159,17 @@ impl ClusterStep {
                 self.spec.nodes, self.spec.name
             )));
         }
+        let started = found.iter().map(|node| async { Ok((&*node.name, world.engine.started(&node.id).await?)) });
+        let started: BTreeMap<&str, Option<String>> =
+            try_join_all(started).await.map_err(|error: EngineError| StepError::from(error))?.into_iter().collect();
+        let again = |name: &str, time: &Option<String>| !made && self.started.get(name) != time.as_ref();
+        let restarted: BTreeMap<_, _> = started.iter().filter(|(name, time)| again(name, time)).collect();
         let names: Vec<&str> = found.iter().map(|node| node.name.as_str()).collect();
         let addresses: BTreeMap<&str, &IpAddr> =
             found.iter().filter_map(|node| Some((node.name.as_str(), node.addresses.values().next()?))).collect();
         Ok(Applied {
             detail: format!("{running}/{} nodes", self.spec.nodes),
-            outputs: json!({"name": self.spec.name, "nodes": names, "addresses": addresses, "image": self.spec.image, "restarted": restarted}),
+            outputs: json!({"name": self.spec.name, "nodes": names, "addresses": addresses, "image": self.spec.image, "started": started, "restarted": restarted}),
             changed,
         })
     }
@@ -391,7 +394,14 @@ mod tests {
             labels: BTreeMap::new(),
             blobs: None,
         };
-        ClusterStep { spec, node_image: String::new(), complete: true, addresses: BTreeMap::new(), made_of: None }
+        ClusterStep {
+            spec,
+            node_image: String::new(),
+            complete: true,
+            addresses: BTreeMap::new(),
+            made_of: None,
+            started: BTreeMap::new(),
+        }
     }
 
     async fn observed(step: &ClusterStep, nodes: u8) -> Observed {

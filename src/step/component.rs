@@ -161,15 +161,19 @@ pub struct ReadyStep {
 }
 
 impl ReadyStep {
-    /// A pod that is not ready, or of which that is not known, since this run started its node again. Until the node's
-    /// kubelet has looked a pod seems to be as it was, and until the controllers run again so do its owners.
+    /// A pod that is not ready, or of which that is not known, since its node was started again, be it by this run, by
+    /// somebody else or by the engine. Until the node's kubelet has looked a pod seems to be as it was, and until the controllers run again so do its owners.
     async fn stale(&self, run: &Run<'_>, kube: &dyn Kube) -> Result<Option<String>, StepError> {
         let cluster = run.output(&self.cluster);
-        let Some(restarted) = cluster["restarted"].as_str() else { return Ok(None) };
+        let Some(restarted) = cluster["restarted"].as_object().filter(|nodes| !nodes.is_empty()) else {
+            return Ok(None);
+        };
+        // Of a pod that has no node yet its owner tells.
+        let since = |pod: &Value| restarted.get(pod.pointer("/spec/nodeName")?.as_str()?)?.as_str().map(str::to_owned);
         for namespace in &self.namespaces {
             match kube.list("v1", "Pod", Some(namespace), "").await {
                 Ok(pods) => {
-                    if let Some(pod) = pods.iter().find(|pod| !is_back(pod, restarted)) {
+                    if let Some(pod) = pods.iter().find(|pod| since(pod).is_some_and(|time| !is_back(pod, &time))) {
                         let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
                         return Ok(Some(format!("pod {namespace}/{name} is not back since its node was started")));
                     }
@@ -185,7 +189,7 @@ impl ReadyStep {
         self.namespaces.iter().find_map(|name| check::one_line(snapshot, &Selector::Namespace(name.clone())))
     }
 
-    pub(super) async fn apply(&self, run: &Run<'_>, _id: &str) -> Result<Applied, StepError> {
+    pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let kube = run.world.kube()?;
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
         let mut told = String::new();
@@ -208,7 +212,14 @@ impl ReadyStep {
                 }
             }
             let Some(reason) = missing else {
-                return Ok(Applied { detail: "ready".to_owned(), outputs: Value::Object(outputs), changed: false });
+                let mut changed = false;
+                if id == crate::step_ids::READY {
+                    // The next `up` knows by it that a node was started again since everything was ready.
+                    let started = run.output(&self.cluster)["started"].clone();
+                    changed = run.journal.outputs().get(id).is_none_or(|known| known["started"] != started);
+                    outputs.insert("started".to_owned(), started);
+                }
+                return Ok(Applied { detail: "ready".to_owned(), outputs: Value::Object(outputs), changed });
             };
             let namespaces: Vec<&str> = self.namespaces.iter().map(String::as_str).collect();
             let mut findings = Vec::new();

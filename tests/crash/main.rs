@@ -128,6 +128,20 @@ fn a_second_up_on_fakes_changes_nothing() {
 }
 
 #[test]
+fn nodes_that_were_started_again_are_not_believed_before_they_have_looked() {
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.restart_nodes("2026-11-21T12:00:00Z");
+    let failure = fakes.up().unwrap_err();
+    assert!(format!("{failure:?}").contains("minio"), "{failure:?}");
+    fakes.start_pods("2026-11-21T11:59:59Z");
+    assert!(fakes.up().is_err(), "the pod's container is from before");
+    fakes.start_pods("2026-11-21T12:00:02Z");
+    fakes.up().unwrap();
+    fakes.is_whole();
+}
+
+#[test]
 fn a_clock_that_steps_back_changes_nothing() {
     let mut fakes = Fakes::new();
     fakes.up().unwrap();

@@ -133,6 +133,9 @@ impl Engine for MortalEngine {
     async fn start_container(&self, id: &str) -> Result<(), EngineError> {
         self.change("start container".to_owned(), self.0.start_container(id)).await
     }
+    async fn started(&self, id: &str) -> Result<Option<String>, EngineError> {
+        self.0.started(id).await
+    }
     async fn stop_container(&self, id: &str, grace: u32) -> Result<(), EngineError> {
         self.change("stop container".to_owned(), self.0.stop_container(id, grace)).await
     }

@@ -301,6 +301,16 @@ impl Fakes {
         self.cluster.kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
     }
 
+    /// The engine has started every node again at `time`; what pods say of themselves is from before.
+    pub fn restart_nodes(&self, time: &str) {
+        self.engine.set_started(time);
+    }
+
+    /// The nodes have looked at their pods and started them at `time`.
+    pub fn start_pods(&self, time: &str) {
+        self.cluster.start_pods(time);
+    }
+
     /// Everything that devstack could have changed.
     pub fn everything(&self) -> (Made, BTreeMap<PathBuf, Vec<u8>>, usize) {
         ((self.cluster.kube.keys(), self.engine.inventory()), self.fs.snapshot(), self.cluster.kube.applies())

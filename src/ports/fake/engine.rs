@@ -28,6 +28,7 @@ struct State {
     execs: Vec<(Vec<String>, OnExec)>,
     on_load: Option<OnLoad>,
     made: u64,
+    started: Option<String>,
     down: bool,
 }
 
@@ -72,6 +73,11 @@ impl FakeEngine {
     ) {
         let prefix = prefix.iter().map(|word| (*word).to_owned()).collect();
         self.lock().execs.push((prefix, Arc::new(answer)));
+    }
+
+    /// Says when everything that runs was started, as after a restart of the engine.
+    pub fn set_started(&self, time: &str) {
+        self.lock().started = Some(time.to_owned());
     }
 
     /// Every upload so far: container name, path, tar.
@@ -238,6 +244,12 @@ impl Engine for FakeEngine {
 
     async fn start_container(&self, id: &str) -> Result<(), EngineError> {
         self.set_state(id, &["created", "exited"], "running")
+    }
+
+    async fn started(&self, id: &str) -> Result<Option<String>, EngineError> {
+        let mut state = self.running()?;
+        let running = state.container_mut(id)?.state == "running";
+        Ok(running.then(|| state.started.clone()).flatten())
     }
 
     async fn stop_container(&self, id: &str, _grace: u32) -> Result<(), EngineError> {
