@@ -66,6 +66,8 @@ pub struct Inputs<'a> {
     pub credentials: BTreeMap<String, Credential>,
     /// Sites by bucket.
     pub sites: BTreeMap<String, Site>,
+    /// Whether an earlier run began to make the cluster, and nothing has taken it back.
+    pub begun: bool,
     /// Outputs of an earlier run's steps.
     pub before: BTreeMap<String, Value>,
     /// The user's kubeconfig.
@@ -174,6 +176,7 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
                 spec: cluster,
                 node_image: id::NODE_IMAGE.to_owned(),
                 complete: before.is_some(),
+                begun: inputs.begun,
                 made_of: before.and_then(|before| before["image"].as_str()).map(str::to_owned),
                 started: started.unwrap_or_default(),
                 addresses,
@@ -202,10 +205,12 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
     Base { steps, before, images: id::LOAD, claim: None }
 }
 
-/// What each component made when it was last applied, in the order in which it was made.
+/// What each component made so far, in the order in which it was made.
 fn made(inputs: &Inputs<'_>) -> BTreeMap<String, Vec<ObjectKey>> {
-    let keys = |outputs: &Value| serde_json::from_value(outputs.get("applied")?.clone()).ok();
-    inputs.before.iter().filter_map(|(step, outputs)| Some((step.clone(), keys(outputs)?))).collect()
+    let of = |(step, outputs): (&String, &Value)| {
+        Some((id::applied_by(step)?.to_owned(), serde_json::from_value(outputs.clone()).ok()?))
+    };
+    inputs.before.iter().filter_map(of).collect()
 }
 
 /// Makes the plan.
@@ -220,24 +225,30 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         Ground::Minikube(spec) => minikube::base(inputs, spec),
         Ground::Shared(ground) => shared::base(inputs, ground),
     };
-    let placed = inputs.before.get(images).cloned().unwrap_or_default();
-    let mut made = made(inputs);
+    let mut placed = inputs.before.get(images).cloned().unwrap_or_default();
+    if let (Ground::Shared(ground), Some(names)) = (&inputs.ground, placed["images"].as_object_mut()) {
+        // What is no longer brought has its own name again.
+        let brought = ground.delivery.iter().flat_map(|delivery| &delivery.choices);
+        let brought: BTreeSet<&str> = brought.map(|choice| choice.role.as_str()).collect();
+        names.retain(|role, _| brought.contains(role.as_str()));
+    }
+    let made = made(inputs);
+    let mut components = Vec::new();
     let mut ingress_address = None;
     for component in &inputs.profile.components {
         let mut after = before.clone();
         after.extend(component.requires.iter().map(|name| Need { step: name.clone(), when: Done }));
-        nodes.push(Node {
-            id: component.name.clone(),
-            needs: after,
-            step: Step::Component(Box::new(ComponentStep {
-                component: component.clone(),
-                scope: scope.clone(),
-                images: images.to_owned(),
-                placed: placed.clone(),
-                before: made.remove(&component.name).unwrap_or_default(),
-                claim: claim.clone(),
-            })),
-        });
+        let step = ComponentStep {
+            component: component.clone(),
+            scope: scope.clone(),
+            images: images.to_owned(),
+            placed: placed.clone(),
+            before: made.get(&component.name).cloned().unwrap_or_default(),
+            claim: claim.clone(),
+        };
+        components.push(step.clone());
+        let step = Step::Component(Box::new(step));
+        nodes.push(Node { id: component.name.clone(), needs: after, step });
         let ready = id::ready(&component.name);
         if let Some(service) = component.ready.iter().find(|ready| ready.kind == ReadyKind::ServiceAddress) {
             ingress_address = Some((format!("{}/{}", service.namespace, service.name), ready.clone()));
@@ -281,13 +292,12 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ));
         }
     }
-    made.retain(|_, keys| !keys.is_empty());
     if !made.is_empty() {
-        nodes.push(Node {
-            id: id::PRUNE.to_owned(),
-            needs: before,
-            step: Step::Prune(PruneStep { dropped: made, claim }),
-        });
+        // After them, so that what has moved from one component to another is in nobody's way.
+        let mut after = before;
+        after.extend(components.iter().map(|step| Need { step: step.component.name.clone(), when: Done }));
+        let step = Step::Prune(PruneStep { recorded: made, components, claim });
+        nodes.push(Node { id: id::PRUNE.to_owned(), needs: after, step });
     }
     // What was ready once may have crashed since, as what runs before its network does; only all at once is ready.
     let components = &inputs.profile.components;

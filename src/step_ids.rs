@@ -50,10 +50,23 @@ step_ids! {
     RESERVED = "reserved",
 }
 
-/// The step that fills a bucket. A component's name has no dot, so that this and [`ready`] are no component's.
+/// The step that fills a bucket. A component's name has no dot, so that this, [`applied`] and
+/// [`ready`] are no component's.
 pub fn content(bucket: &str) -> String {
     format!("content.{bucket}")
 }
+
+/// Under this the journal has the keys of what a component made.
+pub fn applied(component: &str) -> String {
+    format!("{APPLIED}{component}")
+}
+
+/// The component whose keys the journal has under this id.
+pub fn applied_by(id: &str) -> Option<&str> {
+    id.strip_prefix(APPLIED)
+}
+
+const APPLIED: &str = "applied.";
 
 /// The step that waits for a component.
 pub fn ready(component: &str) -> String {

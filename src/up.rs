@@ -204,9 +204,9 @@ fn settings(before: &Opened, gathered: &Gathered) -> Vec<Setting> {
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
     let shown = |name: &String, values: &BTreeMap<String, String>| {
-        // Of another profile's settings nobody knows any more which were secret.
-        let foreign = before["profile"] != after["profile"] && !after.contains_key(name);
-        let hidden = foreign || gathered.profile.secrets.contains(name);
+        // Of a setting that the profile has no more nobody knows whether it was secret.
+        let own = ["profile", "--nodes"].contains(&name.as_str());
+        let hidden = !own && !gathered.profile.public.contains(name);
         values.get(name).map(|value| if hidden { "***".to_owned() } else { value.clone() })
     };
     let setting =

@@ -209,7 +209,10 @@ impl Cure {
         let Some(environment) = self.environment() else { return Err(Failure::usage("no environment was named")) };
         let world = World::new(ctx, environment, engine.clone(), runner.clone());
         let lock = lock(ctx, &world, STEP)?;
-        let done = self.under_lock(ctx, &world).await;
+        let done = match self.refuse_alive(&world).await {
+            Ok(()) => self.under_lock(ctx, &world).await,
+            Err(refusal) => Err(refusal),
+        };
         // Where nothing is to be taken back, the directory would be the only trace.
         let own = |name: &String| ["journal.jsonl", "lock"].contains(&name.as_str());
         let journal = Journal::open(&world.dir, ctx.fs.clone());
@@ -220,6 +223,22 @@ impl Cure {
         }
         lock.release();
         done
+    }
+
+    /// Refuses to clear away what an `up` has taken into use since the check looked: a question can be open for long.
+    async fn refuse_alive(&self, world: &World) -> Result<(), Failure> {
+        let alive = match self {
+            Self::Inotify { .. } => false,
+            Self::Context { .. } | Self::Hosts { .. } | Self::Leftovers { .. } => {
+                world.journal().is_some_and(|journal| journal.opened().is_some())
+                    || (matches!(self, Self::Leftovers { .. }) && !world.nodes().await?.is_empty())
+            }
+        };
+        if alive {
+            let message = format!("environment {} is in use again, nothing was removed", world.environment);
+            return Err(Failure::new(ExitCode::Failed, message).hint("devstack doctor looks again"));
+        }
+        Ok(())
     }
 
     async fn under_lock(&self, ctx: &Context, world: &World) -> Result<(), Failure> {

@@ -98,21 +98,21 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
         problems.retain(|problem| seen.insert(problem.to_string()));
         return Err(ProfileError::Invalid { problems });
     }
-    let is_secret = |parameter: &Parameter| parameter.kind == Some(ParameterType::Secret);
-    let own = merged.parameters.iter().filter(|(_, parameter)| is_secret(&parameter.value));
+    let is_public = |parameter: &Parameter| parameter.kind != Some(ParameterType::Secret);
+    let own = merged.parameters.iter().filter(|(_, parameter)| is_public(&parameter.value));
     let of_components = drafts.iter().flat_map(|draft| {
-        let secret = draft.file.parameters.iter().filter(|(_, parameter)| is_secret(parameter));
-        secret.map(|(name, _)| format!("{}.{name}", draft.instance))
+        let public = draft.file.parameters.iter().filter(|(_, parameter)| is_public(parameter));
+        public.map(|(name, _)| format!("{}.{name}", draft.instance))
     });
-    let secrets: BTreeSet<String> = own.map(|(name, _)| name.clone()).chain(of_components).collect();
-    let parameters = loader.world.parameters.iter().filter(|(name, _)| !secrets.contains(*name));
+    let public: BTreeSet<String> = own.map(|(name, _)| name.clone()).chain(of_components).collect();
+    let parameters = loader.world.parameters.iter().filter(|(name, _)| public.contains(*name));
     let parameters = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
     let world = Arc::new(loader.world);
     Ok(Resolved {
         name: merged.name.clone(),
         summary: merged.summary.clone(),
         parameters,
-        secrets,
+        public,
         definitions: merged.parameters.iter().map(|(name, written)| (name.clone(), written.value.clone())).collect(),
         cluster,
         components: drafts.into_iter().map(|draft| draft.finish(&world)).collect(),

@@ -21,8 +21,9 @@ pub struct Resolved {
     pub summary: String,
     /// Every parameter with its value; those of type `secret` are left out.
     pub parameters: BTreeMap<String, Value>,
-    /// The settings whose values are never shown: parameters of type `secret`, a component's as `COMPONENT.NAME`.
-    pub secrets: BTreeSet<String>,
+    /// The settings whose values may be shown: parameters of other types than `secret`, a component's as
+    /// `COMPONENT.NAME`.
+    pub public: BTreeSet<String>,
     /// What the parameters take and are for.
     pub definitions: BTreeMap<String, Parameter>,
     /// The cluster.

@@ -36,8 +36,11 @@ pub struct ClusterStep {
     pub spec: KindSpec,
     /// The step that brings the node image into the engine and says under which name.
     pub node_image: String,
-    /// Whether an earlier `up` recorded the cluster as complete; one that is there without that record is half-made.
+    /// Whether an earlier `up` recorded the cluster as complete.
     pub complete: bool,
+    /// Whether an earlier `up` recorded that it begins to make it. One that is there and was begun here and not
+    /// completed is half-made; one that was not may be another account's, or that of a lost state directory.
+    pub begun: bool,
     /// The addresses that nodes had when they were last seen to run, by name. What a node had bound or made known it
     /// finds again where it gets the same.
     pub addresses: BTreeMap<String, IpAddr>,
@@ -78,7 +81,7 @@ impl ClusterStep {
         let there = self.look(world).await?;
         // An unfinished creation has nothing that anybody relies on.
         let loses = match &there {
-            There::Part(_) | There::Other(_) if self.complete => {
+            There::Part(_) | There::Other(_) if self.complete || !self.begun => {
                 let volumes = match world.kube() {
                     Ok(kube) => volumes(&*kube).await.unwrap_or_default(),
                     Err(_) => Vec::new(),
@@ -106,6 +109,8 @@ impl ClusterStep {
                 self.made_of.as_deref().unwrap_or_default(),
                 self.spec.image
             )),
+            There::Part(_) if !self.begun => Observed::new(Action::Repair, what)
+                .because("it is there, and the state directory knows nothing of it: it is created anew"),
             There::Part(_) => {
                 Observed::new(Action::Repair, what).because("an earlier creation did not finish: it is created anew")
             }
@@ -124,8 +129,13 @@ impl ClusterStep {
         let there = self.look(world).await?;
         if let There::Part(nodes) | There::Other(nodes) = &there {
             run.waiting(id, "removing the nodes that are there");
-            run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
+            // The record of its making covers its removal too. Another one would make it look half-made to the `up` after
+            // a kill, before anything of it was removed.
+            if !self.complete {
+                self.intend(run, id)?;
+            }
             try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+            self.intend(run, id)?;
         }
         run.begun(id);
         let made = !matches!(there, There::Running | There::Stopped(_));
@@ -146,7 +156,7 @@ impl ClusterStep {
                 true
             }
             There::Nothing => {
-                run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?;
+                self.intend(run, id)?;
                 self.create(run, id).await?;
                 true
             }
@@ -179,6 +189,10 @@ impl ClusterStep {
     fn in_turn(&self, mut nodes: Vec<Container>) -> Vec<Container> {
         nodes.sort_by_key(|node| self.addresses.get(&node.name));
         nodes
+    }
+
+    fn intend(&self, run: &Run<'_>, id: &str) -> Result<(), StepError> {
+        Ok(run.intend(id, vec![Undo::KindCluster { name: self.spec.name.clone() }])?)
     }
 
     async fn create(&self, run: &Run<'_>, id: &str) -> Result<(), StepError> {
@@ -398,6 +412,7 @@ mod tests {
             spec,
             node_image: String::new(),
             complete: true,
+            begun: true,
             addresses: BTreeMap::new(),
             made_of: None,
             started: BTreeMap::new(),
@@ -428,6 +443,8 @@ mod tests {
         let missing = observed(&step, 1).await;
         assert_eq!((missing.action, missing.loses.as_slice()), (Action::Repair, &[ALL.to_owned()][..]));
         assert!(observed(&step, 0).await.loses.is_empty(), "there is nothing to lose");
+        let unknown = ClusterStep { complete: false, begun: false, ..step.clone() };
+        assert_eq!(observed(&unknown, 2).await.loses, [ALL], "it may be somebody else's");
         let half = ClusterStep { complete: false, ..step };
         assert!(observed(&half, 1).await.loses.is_empty(), "nobody relies on what was never finished");
     }

@@ -1,6 +1,5 @@
 //! A component's objects, applied in waves, and the wait until they work.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 use crate::check::{self, Depth, Selector};
 use crate::event::Action;
 use crate::executor::Run;
+use crate::journal::Record;
 use crate::kube::ready;
 use crate::kube::ready::serves;
 use crate::ports::Kube;
@@ -15,10 +15,9 @@ use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
 use crate::step::objects::{Put, drifts, has_pods};
-use crate::step::prune::{lost, mark, there};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
-use crate::undo::objects::take_back;
+use crate::step_ids;
 
 /// How often a component that is not ready is looked at.
 const POLL: Duration = Duration::from_millis(250);
@@ -63,10 +62,20 @@ impl ComponentStep {
         Ok(waves)
     }
 
-    /// What an earlier `up` made of it and this one does not.
-    fn stale<'a>(&self, objects: impl Iterator<Item = &'a Value>) -> Vec<ObjectKey> {
-        let wanted: BTreeSet<ObjectKey> = objects.filter_map(ObjectKey::of).collect();
-        self.before.iter().filter(|key| !wanted.contains(key)).cloned().collect()
+    /// The keys of its objects.
+    pub(super) fn keys(&self, network: &Value, images: &Value) -> Result<Vec<ObjectKey>, StepError> {
+        Ok(self.render(network, images)?.iter().flatten().filter_map(ObjectKey::of).collect())
+    }
+
+    /// Records the keys of what it is about to make, with those of what it made before, so that what is asked for no
+    /// more can be found.
+    fn remember(&self, run: &Run<'_>, waves: &[Vec<Value>]) -> Result<(), StepError> {
+        let mut keys = self.before.clone();
+        keys.extend(waves.iter().flatten().filter_map(ObjectKey::of).filter(|key| !self.before.contains(key)));
+        if keys != self.before {
+            run.journal.append(Record::Done { step: step_ids::applied(&self.component.name), outputs: json!(keys) })?;
+        }
+        Ok(())
     }
 
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
@@ -80,19 +89,13 @@ impl ComponentStep {
         if let Some(claim) = &self.claim {
             claim.refuse_foreign(&*kube, &objects).await?;
         }
-        let stale = there(&*kube, &self.stale(objects.iter()), mark(world, self.claim.as_ref())).await?;
-        let loses = lost(&*kube, &stale).await?;
         let drift = drifts(&*kube, &objects).await?;
-        if drift.len() == total {
-            return Ok(Observed::new(Action::Create, format!("{what}, {total} objects")).losing(loses));
-        }
-        let told: Vec<String> =
-            drift.iter().map(ToString::to_string).chain(stale.iter().map(|key| format!("{key} goes"))).collect();
-        Ok(match told.as_slice() {
+        Ok(match drift.as_slice() {
             [] => Observed::new(Action::Leave, what),
-            [only] => Observed::new(Action::Repair, what).because(only).losing(loses),
+            all if all.len() == total => Observed::new(Action::Create, format!("{what}, {total} objects")),
+            [only] => Observed::new(Action::Repair, what).because(only.to_string()),
             [first, more @ ..] => {
-                Observed::new(Action::Repair, what).because(format!("{first}, and {} more", more.len())).losing(loses)
+                Observed::new(Action::Repair, what).because(format!("{first}, and {} more", more.len()))
             }
         })
     }
@@ -104,6 +107,7 @@ impl ComponentStep {
         let mut changed = 0;
         let put = Put { run, id, kube: &*kube, deadline, claim: self.claim.as_ref() };
         let waves = self.render(&run.output("network"), &run.output(&self.images))?;
+        self.remember(run, &waves)?;
         if run.settled {
             return Ok(applied(waves.iter().map(Vec::len).sum(), 0));
         }
@@ -115,14 +119,7 @@ impl ComponentStep {
             count += wave.len();
             changed += put.wave(wave).await?;
         }
-        let keys: Vec<ObjectKey> = waves.iter().flatten().filter_map(ObjectKey::of).collect();
-        let stale = self.stale(waves.iter().flatten());
-        if !stale.is_empty() {
-            changed += take_back(run.world, &*kube, &stale, mark(run.world, self.claim.as_ref())).await?;
-        }
-        let known = keys == self.before;
-        let applied = applied(count, changed);
-        Ok(Applied { outputs: json!({"applied": keys}), changed: applied.changed || !known, ..applied })
+        Ok(applied(count, changed))
     }
 }
 
@@ -213,7 +210,7 @@ impl ReadyStep {
             }
             let Some(reason) = missing else {
                 let mut changed = false;
-                if id == crate::step_ids::READY {
+                if id == step_ids::READY {
                     // The next `up` knows by it that a node was started again since everything was ready.
                     let started = run.output(&self.cluster)["started"].clone();
                     changed = run.journal.outputs().get(id).is_none_or(|known| known["started"] != started);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::executor::Run;
 use crate::ports::Kube;
+use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
 use crate::step::StepError;
 use crate::step::claim::Claim;
@@ -46,6 +47,16 @@ impl Put<'_> {
         Ok(results.iter().filter(|(changed, _)| *changed).count())
     }
 
+    /// Deletes what has the key of an object, unless somebody else has put it there.
+    async fn delete_own(&self, key: &ObjectKey, object: &Value) -> Result<(), StepError> {
+        let Some(there) = self.kube.get(key).await? else { return Ok(()) };
+        let label = |object: &Value| object["metadata"]["labels"][OWNER_LABEL].clone();
+        if label(&there) != label(object) || self.claim.is_some_and(|claim| !claim.holds(&there)) {
+            return Err(StepError::message(format!("{key} is somebody else's, and cannot be changed")));
+        }
+        Ok(self.kube.delete(key, there.pointer("/metadata/uid").and_then(Value::as_str)).await?)
+    }
+
     /// Applies one object; gives whether it changed, and the object as stored.
     async fn one(&self, object: &Value) -> Result<(bool, Value), StepError> {
         let mut told = String::new();
@@ -55,10 +66,10 @@ impl Put<'_> {
                 Ok(done) => return Ok(done),
                 // What a Job runs cannot be changed; it is done over.
                 Err(KubeError::Refused { code: 422, ref reason, .. })
-                    if object["kind"] == "Job" && reason.contains("immutable") =>
+                    if is_changed_job(object, reason) && Instant::now() < self.deadline =>
                 {
                     if let Some(key) = ObjectKey::of(object) {
-                        self.kube.delete(&key, None).await?;
+                        self.delete_own(&key, object).await?;
                     }
                 }
                 Err(error) if error.is_transient() && Instant::now() < self.deadline => {
@@ -73,6 +84,11 @@ impl Put<'_> {
             self.run.ctx.clock.sleep(RETRY).await;
         }
     }
+}
+
+/// Whether the server refuses to change an object because it is a Job, whose template cannot be changed.
+fn is_changed_job(object: &Value, reason: &str) -> bool {
+    object["kind"] == "Job" && reason.contains("immutable")
 }
 
 /// Whether pods come of an object.
@@ -111,8 +127,9 @@ async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeErr
     let Some(mut there) = there? else { return Ok(Some(Drift { key, how: How::Gone })) };
     let mut wanted = match wanted {
         Ok(wanted) => wanted,
-        // A change that the server refuses (a Job's template) is a change.
-        Err(KubeError::Refused { reason, .. }) => return Ok(Some(Drift { key, how: How::Refused(reason) })),
+        Err(KubeError::Refused { code: 422, reason, .. }) if is_changed_job(object, &reason) => {
+            return Ok(Some(Drift { key, how: How::Refused }));
+        }
         Err(error) => return Err(error),
     };
     for side in [&mut there, &mut wanted] {
@@ -154,8 +171,8 @@ pub(super) struct Drift {
 enum How {
     Gone,
     Differs(Vec<Field>),
-    /// The change is one that the server refuses; it says why.
-    Refused(String),
+    /// The change is one that the server refuses.
+    Refused,
 }
 
 /// A field that an apply would change.
@@ -202,7 +219,7 @@ impl std::fmt::Display for Drift {
         let Self { key, how } = self;
         match how {
             How::Gone => write!(f, "{key} is gone"),
-            How::Refused(reason) => write!(f, "{key} differs and is made anew: {reason}"),
+            How::Refused => write!(f, "{key} differs and is made anew"),
             How::Differs(fields) => {
                 write!(f, "{key} differs")?;
                 if let Some(Field { path, values }) = fields.first() {

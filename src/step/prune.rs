@@ -4,61 +4,108 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::cluster::Provider;
 use crate::event::Action;
 use crate::executor::Run;
 use crate::journal::Record;
 use crate::ports::Kube;
 use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::{INSTANCE_LABEL, KubeError, ObjectKey};
-use crate::step::{Applied, Claim, Observed, StepError, World};
+use crate::step::{Applied, Claim, ComponentStep, Observed, StepError, World};
+use crate::step_ids;
 use crate::undo::objects::{Mark, mine, take_back};
 
-/// Removes components that the profile has no more.
+/// Removes what components made and make no more, of those that are left and of those that the profile has no more.
 #[derive(Debug, Clone)]
 pub struct PruneStep {
-    /// What each of them made, in the order in which it was made.
-    pub dropped: BTreeMap<String, Vec<ObjectKey>>,
+    /// What each component made so far, in the order in which it was made.
+    pub recorded: BTreeMap<String, Vec<ObjectKey>>,
+    /// The components that there are.
+    pub components: Vec<ComponentStep>,
     /// The claim on its objects, in a cluster that others use too.
     pub claim: Option<Claim>,
 }
 
 impl PruneStep {
+    /// What each component makes now.
+    fn wanted(&self, network: &Value, images: impl Fn(&ComponentStep) -> Value) -> Result<Wanted, StepError> {
+        let keys = |step: &ComponentStep| Ok((step.component.name.clone(), step.keys(network, &images(step))?));
+        self.components.iter().map(keys).collect()
+    }
+
+    /// What is recorded of each component and made by none. What has moved from one to another stays.
+    fn stale(&self, wanted: &Wanted) -> Wanted {
+        let wanted: BTreeSet<&ObjectKey> = wanted.values().flatten().collect();
+        let stale = |keys: &Vec<ObjectKey>| keys.iter().filter(|key| !wanted.contains(key)).cloned().collect();
+        let stale = self.recorded.iter().map(|(name, keys)| (name.clone(), stale(keys)));
+        stale.filter(|(_, keys): &(String, Vec<ObjectKey>)| !keys.is_empty()).collect()
+    }
+
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
-        let names: Vec<&str> = self.dropped.keys().map(String::as_str).collect();
-        let what = format!("component{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "));
-        let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Leave, what)) };
-        let keys: Vec<ObjectKey> = self.dropped.values().flatten().cloned().collect();
-        let there = there(&*kube, &keys, mark(world, self.claim.as_ref())).await?;
-        let loses = lost(&*kube, &there).await?;
-        let what = format!("{what}, {} objects", there.len());
-        Ok(Observed::new(Action::Remove, what).because("the profile has it no more").losing(loses))
+        let nothing = || Observed::new(Action::Leave, "nothing to take away");
+        let network = json!({"pool": world.pool().await?});
+        let stale = self.stale(&self.wanted(&network, |step| step.placed.clone())?);
+        let keys: Vec<ObjectKey> = stale.values().flatten().cloned().collect();
+        let (keys, loses) = match world.kube() {
+            Ok(kube) => {
+                let there = there(&*kube, &keys, mark(world, self.claim.as_ref())).await?;
+                let loses = lost(&*kube, &there).await?;
+                (there, loses)
+            }
+            // A cluster that is stopped still has it all.
+            Err(_) if world.provider != Provider::Kind || !world.nodes().await?.is_empty() => {
+                let loses = perhaps_lost(&keys);
+                (keys, loses)
+            }
+            Err(_) => return Ok(nothing()),
+        };
+        let Some(first) = keys.first() else { return Ok(nothing()) };
+        let has = |name: &&String| self.components.iter().any(|step| step.component.name == **name);
+        let dropped: Vec<&str> = stale.keys().filter(|name| !has(name)).map(String::as_str).collect();
+        let of = match dropped.as_slice() {
+            [] => String::new(),
+            [one] => format!("component {one}, "),
+            several => format!("components {}, ", several.join(", ")),
+        };
+        let (count, more) = (keys.len(), keys.len() - 1);
+        let what = format!("{of}{count} object{}", if count == 1 { "" } else { "s" });
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        Ok(Observed::new(Action::Remove, what).because(format!("{first} is asked for no more{more}")).losing(loses))
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>) -> Result<Applied, StepError> {
+        if run.settled {
+            return Ok(Applied { detail: "nothing".to_owned(), ..Applied::default() });
+        }
         let kube = run.world.kube()?;
+        let mut wanted = self.wanted(&run.output("network"), |step| run.output(&step.images))?;
         let mut removed = 0;
-        for (component, keys) in &self.dropped {
-            removed += take_back(run.world, &*kube, keys, mark(run.world, self.claim.as_ref())).await?;
-            run.journal.append(Record::Done { step: component.clone(), outputs: json!({"applied": []}) })?;
+        for (component, keys) in self.stale(&wanted) {
+            removed += take_back(run.world, &*kube, &keys, mark(run.world, self.claim.as_ref())).await?;
+            let left = wanted.remove(&component).unwrap_or_default();
+            run.journal.append(Record::Done { step: step_ids::applied(&component), outputs: json!(left) })?;
         }
         Ok(Applied { detail: format!("{removed} objects"), outputs: Value::Null, changed: removed > 0 })
     }
 }
 
+/// Keys by component.
+type Wanted = BTreeMap<String, Vec<ObjectKey>>;
+
 /// What all objects of an environment carry.
-pub(super) fn mark<'a>(world: &'a World, claim: Option<&'a Claim>) -> Mark<'a> {
+fn mark<'a>(world: &'a World, claim: Option<&'a Claim>) -> Mark<'a> {
     claim.map_or((OWNER_LABEL, &*world.environment), |claim| (INSTANCE_LABEL, &*claim.instance))
 }
 
 /// Those of these objects that are there and carry the mark.
-pub(super) async fn there(kube: &dyn Kube, keys: &[ObjectKey], mark: Mark<'_>) -> Result<Vec<ObjectKey>, KubeError> {
+async fn there(kube: &dyn Kube, keys: &[ObjectKey], mark: Mark<'_>) -> Result<Vec<ObjectKey>, KubeError> {
     let looks =
         keys.iter().map(|key| async move { Ok::<_, KubeError>(mine(kube, key, None, Some(mark)).await?.map(|_| key)) });
     Ok(futures::future::try_join_all(looks).await?.into_iter().flatten().cloned().collect())
 }
 
 /// The claims of volumes whose data goes with these objects.
-pub(super) async fn lost(kube: &dyn Kube, keys: &[ObjectKey]) -> Result<Vec<String>, KubeError> {
+async fn lost(kube: &dyn Kube, keys: &[ObjectKey]) -> Result<Vec<String>, KubeError> {
     let of = |kind: &str| keys.iter().filter(|key| key.kind == kind).collect::<Vec<_>>();
     let namespaces: BTreeSet<&str> = of("Namespace").iter().map(|key| key.name.as_str()).collect();
     let claims = of("PersistentVolumeClaim");
@@ -75,6 +122,16 @@ pub(super) async fn lost(kube: &dyn Kube, keys: &[ObjectKey]) -> Result<Vec<Stri
     Ok(all.iter().filter(goes).map(volume).collect())
 }
 
+/// What may be lost with these objects, of a cluster that cannot be asked.
+fn perhaps_lost(keys: &[ObjectKey]) -> Vec<String> {
+    let lost = |key: &ObjectKey| match (&*key.kind, &key.namespace) {
+        ("Namespace", _) => Some(format!("every volume of namespace {}", key.name)),
+        ("PersistentVolumeClaim", Some(namespace)) => Some(format!("volume {namespace}/{}", key.name)),
+        _ => None,
+    };
+    keys.iter().filter_map(lost).collect()
+}
+
 /// Every volume of a cluster, as it is lost with it.
 pub(super) async fn volumes(kube: &dyn Kube) -> Result<Vec<String>, KubeError> {
     Ok(kube.list("v1", "PersistentVolumeClaim", None, "").await?.iter().map(volume).collect())
@@ -84,4 +141,54 @@ fn volume(claim: &Value) -> String {
     let text = |pointer: &str| claim.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let size = text("/spec/resources/requests/storage");
     format!("volume {}/{} ({size})", text("/metadata/namespace"), text("/metadata/name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kind: &str, name: &str) -> ObjectKey {
+        ObjectKey { api_version: "v1".to_owned(), kind: kind.to_owned(), namespace: None, name: name.to_owned() }
+    }
+
+    #[test]
+    fn what_has_moved_to_another_component_stays() {
+        let (namespace, role) = (key("Namespace", "proxy"), key("ClusterRole", "proxy"));
+        let recorded = BTreeMap::from([
+            ("old".to_owned(), vec![namespace.clone(), role.clone()]),
+            ("same".to_owned(), vec![key("Namespace", "same")]),
+        ]);
+        let step = PruneStep { recorded, components: Vec::new(), claim: None };
+        let wanted = BTreeMap::from([
+            ("new".to_owned(), vec![namespace]),
+            ("same".to_owned(), vec![key("Namespace", "same"), key("ConfigMap", "more")]),
+        ]);
+        assert_eq!(step.stale(&wanted), BTreeMap::from([("old".to_owned(), vec![role])]));
+        assert_eq!(step.stale(&step.recorded), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_cluster_that_cannot_be_asked_may_lose_what_namespaces_and_claims_hold() {
+        let claim = ObjectKey { namespace: Some("b".to_owned()), ..key("PersistentVolumeClaim", "data") };
+        let lost = perhaps_lost(&[key("Namespace", "a"), claim, key("ConfigMap", "c")]);
+        assert_eq!(lost, ["every volume of namespace a", "volume b/data"]);
+        assert!(perhaps_lost(&[key("ConfigMap", "c")]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_the_claims_that_go_are_lost() {
+        let kube = crate::ports::fake::FakeKube::default();
+        for namespace in ["a", "b"] {
+            kube.put(json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": namespace},
+                "spec": {"resources": {"requests": {"storage": "1Gi"}}},
+            }));
+        }
+        assert_eq!(
+            lost(&kube, &[key("Namespace", "a"), key("Namespace", "c")]).await.unwrap(),
+            ["volume a/data (1Gi)"]
+        );
+        assert!(lost(&kube, &[key("ConfigMap", "a")]).await.unwrap().is_empty());
+        assert_eq!(volumes(&kube).await.unwrap().len(), 2);
+    }
 }

@@ -359,6 +359,7 @@ impl Gathered {
             ports: self.ports,
             credentials,
             sites: self.sites.clone(),
+            begun: journal.pending().iter().any(|(step, _)| step == plan::id::CLUSTER),
             before: journal.outputs(),
             kubeconfig: self.world.ctx.user_kubeconfig(),
             hosts: (self.hosts != hosts::Access::Unavailable).then(|| self.world.ctx.hosts_file()),

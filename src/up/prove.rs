@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
 use crate::plan::{Plan, id, route_host, url};
+use crate::ports::engine::EngineError;
 use crate::ports::runner::RunError;
 use crate::profile::ResolvedRoute;
 use crate::step::{StepError, World};
@@ -200,6 +201,14 @@ fn text_of(error: &StepError) -> String {
 /// devstack met on this host knows its own cure.
 pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
     let mut failure = Failure::new(error.exit(), format!("{step} failed")).cause(crate::error::chain(&error));
+    // The programs that a step calls see only that a connection broke, and blame what they were waiting for.
+    if world.provider == Provider::Kind
+        && !error.is_of_this_host()
+        && let Err(gone @ EngineError::NotRunning { .. }) = world.engine.info().await
+    {
+        let hint = gone.hint().unwrap_or_else(|| "devstack doctor".to_owned());
+        return failure.cause(gone.to_string()).hint(hint).hint("then run `devstack up` again: it resumes here");
+    }
     let findings = match &error {
         StepError::Wait { findings, .. } => findings.clone(),
         own if own.is_of_this_host() => Vec::new(),
@@ -235,5 +244,27 @@ pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
             failure.kept("the cluster; `devstack up` resumes here, `devstack down` removes it")
         }
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+
+    #[tokio::test]
+    async fn an_engine_that_went_away_is_the_cause_and_not_what_broke_with_it() {
+        let engine = FakeEngine::default();
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let world = World::new(&ctx, "demo", Arc::new(engine.clone()), Arc::new(FakeRunner::default()));
+        let broken = || StepError::message("failed to init node with kubeadm: docker exec: exit status 255");
+        let blamed = explain(&world, "cluster", broken()).await;
+        engine.set_down(true);
+        let seen = explain(&world, "cluster", broken()).await;
+        assert_eq!((blamed.check.is_some(), seen.check.as_deref()), (true, None));
+        assert!(seen.causes.last().is_some_and(|cause| cause.contains("engine")), "{seen:?}");
+        assert!(seen.hints.iter().any(|hint| hint.contains("devstack up")), "{seen:?}");
     }
 }

@@ -105,6 +105,8 @@ fn target(existing: &Existing) -> Result<Target, Failure> {
 fn is_brought(choice: &Choice, recorded: &[Choice]) -> bool {
     let by_themselves = |choice: &Choice| matches!(choice.source, Source::Nodes | Source::Registry { .. });
     let before = recorded.iter().find(|known| known.role == choice.role && known.reference == choice.reference);
+    // Nodes lose images, and new ones come without.
+    let before = before.filter(|known| known.source != Source::Nodes);
     !by_themselves(before.unwrap_or(choice))
 }
 

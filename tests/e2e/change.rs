@@ -67,7 +67,7 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
     phases.run("an object that is asked for no more goes", || {
         write(&directory, uses, &[CONFIG, VOLUME]);
         let changes = world.dry_run(&[]);
-        assert!(changes.len() == 1 && changes[0].ends_with("ConfigMap notes/more goes"), "{changes:?}");
+        assert!(changes == ["prune remove 1 object ConfigMap notes/more is asked for no more"], "{changes:?}");
         world.up(&[]);
         let left = world.kubectl(&["get", "configmap", "-n", "notes", "-o=name"]);
         assert!(left.contains("configmap/notes") && !left.contains("configmap/more"), "{left}");
