@@ -21,7 +21,7 @@ use super::tools::{docker, output, sha256};
 use super::{Ended, World};
 
 /// Kinds that the cluster itself changes all the time.
-const RESTLESS: &[&str] = &["events", "leases", "componentstatuses", "endpoints"];
+const RESTLESS: &[&str] = &["events", "leases", "componentstatuses", "endpoints", "endpointslices"];
 
 /// Members that a server changes without anybody's doing.
 const VOLATILE: &[&str] = &["resourceVersion", "managedFields", "generation"];
