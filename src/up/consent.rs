@@ -3,9 +3,9 @@
 use crate::cluster::registry;
 use crate::error::Failure;
 use crate::event::{Action, Change};
-use crate::image::Source;
+use crate::image::{Choice, Source};
 use crate::plan::id;
-use crate::up::Gathered;
+use crate::up::{Gathered, choose};
 
 /// A source build that takes longer than this, in seconds, is asked for.
 const LONG_BUILD: u64 = 60;
@@ -32,7 +32,11 @@ pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     }
     // What is on the nodes already was consented to when it got there.
     let fetched: Vec<_> = gathered.all_choices().filter(|choice| choice.source != Source::Nodes).collect();
-    for choice in fetched.iter().filter(|choice| choice.substitute) {
+    // So was what an earlier `up` recorded, whose nodes may be stopped now and tell nothing.
+    let known = choose::recorded_choices(&gathered.world);
+    let is_known =
+        |choice: &Choice| known.iter().any(|known| known.role == choice.role && known.reference == choice.reference);
+    for choice in fetched.iter().filter(|choice| choice.substitute && !is_known(choice)) {
         reasons.push(format!(
             "{} is played by {}, which is not upstream's: {}",
             choice.role, choice.reference, choice.why
