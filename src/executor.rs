@@ -108,8 +108,8 @@ async fn reached(mut receiver: watch::Receiver<Progress>, wanted: Progress) -> b
     }
 }
 
-/// Runs every step and gives their outputs by step id; `settled` as [`Run::settled`]. Stops at the first failure: steps that run are dropped (their
-/// children stop with them), and what they began is in the journal.
+/// Runs every step and gives their outputs by step id; `settled` as [`Run::settled`]. Stops at the first failure: steps
+/// that run are dropped (their children stop with them), and what they began is in the journal.
 ///
 /// # Errors
 /// [`RunFailure`].

@@ -144,6 +144,8 @@ struct Base {
     before: BTreeSet<Need>,
     /// The step whose end means that pods find their images.
     images: &'static str,
+    /// What that step gave when it last ran, of the images that are still its.
+    placed: Value,
     claim: Option<Claim>,
 }
 
@@ -202,7 +204,7 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
         ),
     ];
     let before = needs(&[(id::API, Done), (id::NETWORK, Done), (id::LOAD, Started)]);
-    Base { steps, before, images: id::LOAD, claim: None }
+    Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None }
 }
 
 /// What each component made so far, in the order in which it was made.
@@ -220,18 +222,11 @@ fn made(inputs: &Inputs<'_>) -> BTreeMap<String, Vec<ObjectKey>> {
 pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
     use When::Done;
     let scope = scope(inputs);
-    let Base { steps: mut nodes, before, images, claim } = match &inputs.ground {
+    let Base { steps: mut nodes, before, images, placed, claim } = match &inputs.ground {
         Ground::Kind(ground) => kind(inputs, ground),
         Ground::Minikube(spec) => minikube::base(inputs, spec),
         Ground::Shared(ground) => shared::base(inputs, ground),
     };
-    let mut placed = inputs.before.get(images).cloned().unwrap_or_default();
-    if let (Ground::Shared(ground), Some(names)) = (&inputs.ground, placed["images"].as_object_mut()) {
-        // What is no longer brought has its own name again.
-        let brought = ground.delivery.iter().flat_map(|delivery| &delivery.choices);
-        let brought: BTreeSet<&str> = brought.map(|choice| choice.role.as_str()).collect();
-        names.retain(|role, _| brought.contains(role.as_str()));
-    }
     let made = made(inputs);
     let mut components = Vec::new();
     let mut ingress_address = None;

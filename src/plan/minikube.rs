@@ -1,5 +1,7 @@
 //! The plan on a cluster that minikube makes.
 
+use serde_json::Value;
+
 use super::{Base, Inputs, id, needs, node};
 use crate::cluster::minikube::MinikubeSpec;
 use crate::graph::When::Done;
@@ -24,5 +26,5 @@ pub(super) fn base(inputs: &Inputs<'_>, spec: &MinikubeSpec) -> Base {
         ),
     ];
     let before = needs(&[(id::CLUSTER, Done), (id::LOAD, crate::graph::When::Started)]);
-    Base { steps, before, images: id::LOAD, claim: None }
+    Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None }
 }

@@ -50,7 +50,14 @@ pub(super) fn base(inputs: &Inputs<'_>, shared: &Shared) -> Base {
     let join = JoinStep { existing: shared.existing.clone() };
     let mut steps = vec![node(id::JOIN, &[], Step::Join(Box::new(join)))];
     let mut before = needs(&[(id::JOIN, Done)]);
+    let last = inputs.before.get(id::PUBLISH).cloned().unwrap_or_default();
+    let mut placed = Value::Null;
     if let Some(Delivery { choices, via }) = &shared.delivery {
+        placed = last.clone();
+        if let Some(names) = placed.get_mut("images").and_then(Value::as_object_mut) {
+            // What is no longer brought has its own name again.
+            names.retain(|role, _| choices.iter().any(|choice| choice.role == *role));
+        }
         steps.push(node(id::IMAGES, &[], Step::Obtain(ObtainStep { choices: choices.clone() })));
         let mut after = needs(&[(id::JOIN, Done), (id::IMAGES, Done)]);
         let registry = match via {
@@ -63,13 +70,12 @@ pub(super) fn base(inputs: &Inputs<'_>, shared: &Shared) -> Base {
                 None
             }
         };
-        let last = inputs.before.get(id::PUBLISH).cloned().unwrap_or_default();
         let step = PublishStep { choices: choices.clone(), registry, before: last };
         steps.push(Node { id: id::PUBLISH.to_owned(), needs: after, step: Step::Publish(step) });
         // Only then is it known under which name nodes pull an image.
         before.extend(needs(&[(id::PUBLISH, Done)]));
     }
-    Base { steps, before, images: id::PUBLISH, claim: Some(claim) }
+    Base { steps, before, images: id::PUBLISH, placed, claim: Some(claim) }
 }
 
 /// The way to the ingress, once everything that it leads to is there.

@@ -118,7 +118,7 @@ async fn absent(kube: &dyn Kube, objects: Vec<Value>) -> Result<Vec<Value>, Step
 
 /// The objects of the pod network and those of the storage class.
 async fn objects(world: &World) -> Result<(Vec<Value>, Vec<Value>), StepError> {
-    let control_plane = format!("{}-control-plane", world.reserved_name());
+    let control_plane = world.control_plane();
     let node = world.nodes().await?.into_iter().find(|node| node.name == control_plane);
     let node = node.ok_or_else(|| StepError::message(format!("{control_plane} is gone")))?;
     let read = async |path: &str| {

@@ -258,7 +258,7 @@ impl NodesStep {
         .await?;
         if !run.settled {
             let world = run.world;
-            bridge::build(&*world.engine, &nodes, &format!("{}-control-plane", world.reserved_name())).await?;
+            bridge::build(&*world.engine, &nodes, &world.control_plane()).await?;
         }
         let nodes: Vec<_> = nodes.iter().map(|node| json!({"name": node.name, "id": node.id})).collect();
         Ok(Applied { detail: format!("{wanted}/{wanted}"), outputs: json!(nodes), changed: false })
@@ -335,10 +335,8 @@ pub(crate) async fn admin_kubeconfig(world: &World) -> Result<String, String> {
 /// As [`admin_kubeconfig`], from another of kubeadm's files.
 async fn kubeconfig(world: &World, file: &str) -> Result<String, String> {
     let nodes = world.nodes().await.map_err(|error| error.to_string())?;
-    let control_plane = nodes
-        .iter()
-        .find(|node| node.name == format!("{}-control-plane", world.reserved_name()))
-        .ok_or("the control plane is not there yet")?;
+    let control_plane =
+        nodes.iter().find(|node| node.name == world.control_plane()).ok_or("the control plane is not there yet")?;
     let published = control_plane.ports.iter().find(|(container, ..)| *container == 6443);
     let (_, address, port) = published.ok_or("the control plane publishes no port yet")?;
     let admin = world.engine.exec(&control_plane.id, &["cat", file], None).await;

@@ -55,7 +55,7 @@ async fn make(world: &World, kube: &dyn Kube, claim: &Claim) -> Result<(), StepE
     if kube.get(&there).await?.is_some() || kube.get(&object).await?.is_some() {
         return Ok(());
     }
-    let control_plane = format!("{}-control-plane", world.reserved_name());
+    let control_plane = world.control_plane();
     let Some(node) = world.nodes().await?.into_iter().find(|node| node.name == control_plane) else { return Ok(()) };
     let path = format!("{DIRECTORY}/{volume}");
     for argv in [&["mkdir", "-p", DIRECTORY][..], &["mkdir", "-m", "0777", &path]] {

@@ -111,6 +111,11 @@ impl World {
         reserved_name(&self.environment)
     }
 
+    /// The container of a kind cluster's control plane, which is also its node's name.
+    pub fn control_plane(&self) -> String {
+        format!("{}-control-plane", self.reserved_name())
+    }
+
     /// devstack's own kubeconfig file for the environment.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.join("kubeconfig")

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Ended, Machine, Phases, Running, World};
+use crate::harness::{Ended, Phases, Running, World};
 
 const COMPONENT: &str = "apiVersion: devstack/v1
 kind: Component
@@ -78,12 +78,12 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
         let seen = world.look();
         let refused = without_yes(&world, &[&profile]);
         assert!(refused.last("error").to_string().contains("volume notes/data (1Mi)"), "{}", refused.story());
-        assert_eq!(changed(&world, &seen), Vec::<String>::new());
+        assert_eq!(world.changed(&seen), Vec::<String>::new());
         world.kubectl(&["get", "pvc", "-n", "notes", "data"]);
         let refused = without_yes(&world, &[&profile, "--nodes", "2"]);
         let plan = refused.last("plan")["changes"].to_string();
         assert!(plan.contains("volume minio/data-minio-0 ("), "{plan}");
-        assert_eq!(changed(&world, &seen), Vec::<String>::new());
+        assert_eq!(world.changed(&seen), Vec::<String>::new());
     });
     phases.run("a component that is asked for no more goes", || {
         let ended = world.up(&[&profile]);
@@ -95,13 +95,6 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
     });
     phases.run("down leaves nothing", || world.down());
     phases.end();
-}
-
-/// What is different, the lock aside: it says who had it last.
-fn changed(world: &World, seen: &Machine) -> Vec<String> {
-    let mut difference = world.difference(seen);
-    difference.retain(|line| !line.ends_with("/lock"));
-    difference
 }
 
 /// `up` by somebody who is not there to be asked: it is refused for want of consent.

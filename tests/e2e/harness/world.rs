@@ -230,6 +230,13 @@ impl World {
         difference
     }
 
+    /// As [`World::difference`], the lock aside: who worked on the environment last is devstack's own book-keeping.
+    pub fn changed(&self, before: &Machine) -> Vec<String> {
+        let mut difference = self.difference(before);
+        difference.retain(|line| !line.ends_with("/lock"));
+        difference
+    }
+
     /// Fails unless the machine is what it was before the test, logs of devstack's runs aside.
     #[track_caller]
     pub fn is_clean(&self) {
