@@ -54,4 +54,14 @@ need_rust() {
 # Where the release build of devstack is put.
 release_binary() { echo "$CARGO_TARGET_DIR/release/devstack"; }
 
-build_release() { (cd -- "$root" && cargo build --release --locked); }
+# Cargo goes by times: what another checkout left in a shared target directory may be newer than this one's sources
+# and not made of them. It goes; the dependencies stay.
+own_target() {
+    local mark=$CARGO_TARGET_DIR/checkout
+    if [[ -f $mark && $(<"$mark") == "$root" ]]; then return 0; fi
+    (cd -- "$root" && cargo clean --quiet --package devstack && cargo clean --quiet --release --package devstack)
+    mkdir -p -- "$CARGO_TARGET_DIR"
+    echo "$root" >"$mark"
+}
+
+build_release() { own_target && (cd -- "$root" && cargo build --release --locked); }
