@@ -40,6 +40,10 @@ pub struct Adaptation {
     /// Containers get no `CAP_SYS_RESOURCE`: neither negative OOM scores nor raised limits. containerd must not ask for
     /// them, and the kubelet must bear that it may not write its own (`KubeletInUserNamespace`).
     pub no_sys_resource: bool,
+    /// Control groups are of version 1, where systemd takes away what is empty in a hierarchy while the kubelet makes
+    /// something in it: the pod is tried again after ten seconds or more. There containerd and the kubelet make control
+    /// groups without systemd.
+    pub cgroup_v1: bool,
 }
 
 /// What a control plane for one person is told, by version of kubeadm's configuration; kind passes over those of other
@@ -78,6 +82,13 @@ kind: KubeletConfiguration
 apiVersion: kubelet.config.k8s.io/v1beta1
 featureGates: {KubeletInUserNamespace: true}
 "#;
+
+/// Control groups without systemd.
+const CGROUPFS: &str = "\
+kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+cgroupDriver: cgroupfs
+";
 
 /// A container that crashes is started again after three seconds at the latest, not after up to five minutes. When a
 /// node starts, pods run before their network does and crash, and whoever develops has mended the cause long before.
@@ -120,10 +131,19 @@ impl KindSpec {
         if self.nodes > 1 {
             patches.extend(NO_TAINT);
         }
+        let mut containerd = Vec::new();
         if self.adaptation.no_sys_resource {
-            config["containerdConfigPatches"] =
-                json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
+            containerd.push("[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n");
             patches.push(IN_USER_NAMESPACE);
+        }
+        if self.adaptation.cgroup_v1 {
+            containerd.push(
+                "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n",
+            );
+            patches.push(CGROUPFS);
+        }
+        if !containerd.is_empty() {
+            config["containerdConfigPatches"] = json!(containerd);
         }
         match self.kubernetes.map(|version| version.minor) {
             Some(32..35) => patches.extend([CRASHES, CRASHES_GATE]),
@@ -229,7 +249,15 @@ mod tests {
     #[test]
     fn nodes_are_adapted_only_where_the_engine_lacks_something() {
         assert!(spec(1).config().get("containerdConfigPatches").is_none());
-        let adapted = KindSpec { adaptation: Adaptation { no_sys_resource: true }, ..spec(1) }.config();
+        let adapted = |no_sys_resource, cgroup_v1| {
+            KindSpec { adaptation: Adaptation { no_sys_resource, cgroup_v1 }, ..spec(1) }.config()
+        };
+        let old = adapted(false, true);
+        assert_eq!(old["containerdConfigPatches"].as_array().map(Vec::len), Some(1));
+        assert!(old["containerdConfigPatches"][0].as_str().unwrap().contains("SystemdCgroup = false"));
+        assert!(old["kubeadmConfigPatches"].to_string().contains("cgroupDriver: cgroupfs"));
+        assert_eq!(adapted(true, true)["containerdConfigPatches"].as_array().map(Vec::len), Some(2));
+        let adapted = adapted(true, false);
         assert!(adapted["containerdConfigPatches"][0].as_str().unwrap().contains("restrict_oom_score_adj = true"));
         let patches = |config: &Value| config["kubeadmConfigPatches"].to_string();
         assert!(patches(&adapted).contains("KubeletInUserNamespace: true"));

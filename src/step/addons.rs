@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cluster::kind::POD_SUBNET;
@@ -43,7 +44,8 @@ impl AddonsStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = "pod network, storage class, DNS probe";
         let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Create, what)) };
-        let (network, storage) = objects(world).await?;
+        let manifests = Manifests::find(world).await?;
+        let (network, storage) = manifests.objects(world)?;
         let mut wanted = network;
         wanted.extend(absent(&*kube, storage).await?);
         if let Some(key) = ObjectKey::of(&dns_probe())
@@ -63,7 +65,9 @@ impl AddonsStep {
         }
         let kube = run.world.kube()?;
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
-        let (network, storage) = objects(run.world).await?;
+        let manifests = Manifests::find(run.world).await?;
+        manifests.keep(run.world)?;
+        let (network, storage) = manifests.objects(run.world)?;
         let count = network.len() + storage.len();
         let mut wanted = network;
         wanted.extend(absent(&*kube, storage).await?);
@@ -116,19 +120,58 @@ async fn absent(kube: &dyn Kube, objects: Vec<Value>) -> Result<Vec<Value>, Step
     Ok(futures::future::try_join_all(looks).await?.into_iter().flatten().collect())
 }
 
-/// The objects of the pod network and those of the storage class.
-async fn objects(world: &World) -> Result<(Vec<Value>, Vec<Value>), StepError> {
-    let control_plane = world.control_plane();
-    let node = world.nodes().await?.into_iter().find(|node| node.name == control_plane);
-    let node = node.ok_or_else(|| StepError::message(format!("{control_plane} is gone")))?;
-    let read = async |path: &str| {
-        let answer = world.engine.exec(&node.id, &["cat", path], None).await?;
-        if answer.status != 0 {
-            return Err(StepError::message(format!("the node image has no {path}: it is none of kind's")));
+/// The file of the control plane's manifests, in the environment's directory: asking the node takes longer than all else
+/// that is looked at together.
+const KEPT: &str = "addons.json";
+
+/// The manifests that a control plane's node image has.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Manifests {
+    /// The id of the control plane's container.
+    node: String,
+    network: String,
+    storage: String,
+}
+
+impl Manifests {
+    /// Those that are kept, as long as they are this control plane's; else its own.
+    async fn find(world: &World) -> Result<Self, StepError> {
+        let control_plane = world.control_plane();
+        let node = world.nodes().await?.into_iter().find(|node| node.name == control_plane);
+        let node = node.ok_or_else(|| StepError::message(format!("{control_plane} is gone")))?.id;
+        if let Some(kept) = Self::kept(world).filter(|kept| kept.node == node) {
+            return Ok(kept);
         }
-        render(path, &answer.text(), &control_plane).map_err(|error| StepError::of(&error))
-    };
-    tokio::try_join!(read(NETWORK), read(STORAGE))
+        let read = async |path: &str| {
+            let answer = world.engine.exec(&node, &["cat", path], None).await?;
+            if answer.status != 0 {
+                return Err(StepError::message(format!("the node image has no {path}: it is none of kind's")));
+            }
+            Ok(answer.text())
+        };
+        let (network, storage) = tokio::try_join!(read(NETWORK), read(STORAGE))?;
+        Ok(Self { node, network, storage })
+    }
+
+    fn kept(world: &World) -> Option<Self> {
+        let text = world.ctx.fs.read(&world.dir.join(KEPT)).ok().flatten()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn keep(&self, world: &World) -> Result<(), StepError> {
+        if Self::kept(world).as_ref() == Some(self) {
+            return Ok(());
+        }
+        let path = world.dir.join(KEPT);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| StepError::writing(&path)(error.into()))?;
+        world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))
+    }
+
+    /// The objects of the pod network and those of the storage class.
+    fn objects(&self, world: &World) -> Result<(Vec<Value>, Vec<Value>), StepError> {
+        let read = |path, text| render(path, text, &world.control_plane()).map_err(|error| StepError::of(&error));
+        Ok((read(NETWORK, &self.network)?, read(STORAGE, &self.storage)?))
+    }
 }
 
 /// The objects of a node image's manifest, as `kind create` would apply them.
@@ -156,7 +199,12 @@ fn render(path: &str, text: &str, control_plane: &str) -> Result<Vec<Value>, Yam
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::ports::Engine as _;
+    use crate::ports::engine::ExecOutput;
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
 
     const NETWORK: &str = include_str!("../../tests/kind/default-cni.yaml");
     const STORAGE: &str = include_str!("../../tests/kind/default-storage.yaml");
@@ -185,5 +233,28 @@ mod tests {
             objects[0].pointer("/spec/template/spec/containers/0"),
             Some(&json!({"env": [], "args": ["{{ .PodSubnet }}"]}))
         );
+    }
+
+    #[tokio::test]
+    async fn a_control_plane_is_asked_once_for_its_manifests_and_another_one_anew() {
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let engine = FakeEngine::default();
+        let world = World::new(&ctx, "demo", Arc::new(engine.clone()), Arc::new(FakeRunner::default()));
+        let say = |text: &'static str| {
+            engine.on_exec(&["cat"], move |_, _, _| ExecOutput { stdout: text.into(), ..ExecOutput::default() });
+        };
+        engine.create_network("n", &std::collections::BTreeMap::new()).await.unwrap();
+        engine.add_kind_node(&world.reserved_name(), 0, "n", &[]);
+        say("kind: First");
+        let first = Manifests::find(&world).await.unwrap();
+        say("kind: Second");
+        assert_eq!(Manifests::find(&world).await.unwrap().network, "kind: Second", "looking keeps nothing");
+        first.keep(&world).unwrap();
+        assert_eq!(Manifests::find(&world).await.unwrap(), first);
+        for node in engine.containers(None).await.unwrap() {
+            engine.remove_container(&node.id).await.unwrap();
+        }
+        engine.add_kind_node(&world.reserved_name(), 0, "n", &[]);
+        assert_eq!(Manifests::find(&world).await.unwrap().storage, "kind: Second");
     }
 }

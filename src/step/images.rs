@@ -87,11 +87,12 @@ impl LoadStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("{} images in every node", self.wanted().len());
         let nodes = world.nodes().await?;
-        let mut missing = BTreeSet::new();
-        for node in nodes.iter().filter(|node| node.state == "running") {
-            missing.extend(missing_on(world, &node.id, &self.wanted()).await?);
-        }
-        let names: Vec<String> = missing.into_iter().collect();
+        // Those whose source are the nodes were seen there a moment ago, when they were chosen.
+        let unseen = self.choices.iter().filter(|choice| choice.source != Source::Nodes);
+        let unseen: BTreeSet<&str> = unseen.map(|choice| choice.reference.as_str()).collect();
+        let running = nodes.iter().filter(|node| node.state == "running" && !unseen.is_empty());
+        let missing = try_join_all(running.map(|node| missing_on(world, &node.id, &unseen))).await?;
+        let names: Vec<String> = missing.into_iter().flatten().collect::<BTreeSet<_>>().into_iter().collect();
         Ok(match (nodes.is_empty(), names.is_empty()) {
             (true, _) => Observed::new(Action::Create, what),
             (false, true) => Observed::new(Action::Leave, what),
@@ -101,8 +102,12 @@ impl LoadStep {
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
-        let nodes = world.nodes().await?;
         let wanted = self.wanted();
+        let loaded = format!("{0}/{0}", wanted.len());
+        if run.settled {
+            return Ok(Applied { detail: loaded, ..Applied::default() });
+        }
+        let nodes = world.nodes().await?;
         let lists = try_join_all(nodes.iter().map(|node| missing_on(world, &node.id, &wanted))).await?;
         let changed = lists.iter().any(|missing| !missing.is_empty());
         if changed {
@@ -112,7 +117,7 @@ impl LoadStep {
             if missing.is_empty() { Ok(()) } else { self.send(run, id, &node.name, &node.id, missing).await }
         }))
         .await?;
-        Ok(Applied { detail: format!("{0}/{0}", wanted.len()), outputs: Value::Null, changed })
+        Ok(Applied { detail: loaded, outputs: Value::Null, changed })
     }
 
     /// The images were chosen by the engine's CPU before there were nodes; what the nodes themselves see decides.
@@ -246,27 +251,5 @@ async fn missing_on(world: &World, node: &str, wanted: &BTreeSet<&str>) -> Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::facts::{CpuFacts, CpuLevel};
-
-    fn choice(cpu: &str) -> Choice {
-        serde_json::from_value(json!({
-            "role": "object-store", "version": "1", "reference": "registry.example/silo:1",
-            "platform": "linux/amd64", "cpu": cpu, "source": {"from": "store"}, "why": "",
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn the_weakest_node_decides() {
-        let node = |name: &str, level| {
-            let cpu = CpuFacts { level, ..CpuFacts::default() };
-            NodeFacts { name: name.to_owned(), cpu, ..NodeFacts::default() }
-        };
-        let (choices, v1, v2) = ([choice("x86-64-v1"), choice("x86-64-v2")], Some(CpuLevel::V1), Some(CpuLevel::V2));
-        assert!(runs_on(&choices, &[node("a", v2), node("b", None)]).is_ok());
-        let refused = runs_on(&choices, &[node("a", v2), node("b", v1)]).unwrap_err();
-        assert!(refused.to_string().contains("needs a CPU of level x86-64-v2, and node b has only x86-64-v1"));
-    }
-}
+#[path = "images_tests.rs"]
+mod tests;

@@ -344,7 +344,10 @@ impl Gathered {
             (None, None, Some(node)) => Ground::Kind(Box::new(KindGround {
                 node: node.clone(),
                 nodes: self.nodes,
-                adaptation: Adaptation { no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation) },
+                adaptation: Adaptation {
+                    no_sys_resource: engine.is_some_and(EngineFacts::needs_userns_adaptation),
+                    cgroup_v1: engine.is_some_and(|engine| engine.cgroup() == 1),
+                },
                 blobs: engine.is_some_and(blobs::can_mount).then(|| self.world.dir.join("blobs")),
             })),
             (None, None, None) => {
