@@ -195,8 +195,8 @@ impl Engine for MortalEngine {
     async fn load_image(&self, archive: ByteStream) -> Result<(), EngineError> {
         self.change("load image".to_owned(), self.0.load_image(archive)).await
     }
-    fn save_image(&self, reference: &str) -> ByteStream {
-        self.0.save_image(reference)
+    fn save_image(&self, reference: &str, platform: &str) -> ByteStream {
+        self.0.save_image(reference, platform)
     }
     async fn pull_image(
         &self,

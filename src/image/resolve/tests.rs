@@ -162,7 +162,7 @@ fn the_nearest_source_wins_and_the_order_is_fixed() {
     world.mirrors = Mirrors::parse_variable("m.example").unwrap();
     world.remote.insert(mirrored, Ok(Remote { digest: Digest::of(b"m"), bytes: 1 }));
     assert_eq!(word(&world), "mirror");
-    let engine = InEngine { platform: Platform::linux("amd64"), pulled_by: vec![] };
+    let engine = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by: vec![] };
     world.engine.insert(name.to_owned(), engine);
     assert_eq!(word(&world), "engine");
     world.store.insert(name.to_owned(), Stored { digest: Digest::of(b"s") });
@@ -174,7 +174,7 @@ fn the_nearest_source_wins_and_the_order_is_fixed() {
 #[test]
 fn the_engines_copy_must_be_for_the_platform() {
     let mut world = registries(&[]);
-    let arm = InEngine { platform: Platform::linux("arm64"), pulled_by: vec![] };
+    let arm = InEngine { platforms: vec![Platform::linux("arm64")], pulled_by: vec![] };
     world.engine.insert("r.example/store:2".to_owned(), arm);
     insta::assert_snapshot!(answer(&request(&["store"]), &world), @"
     store = devstack.local/image-store:1 from build: it can be built from source here
@@ -186,13 +186,26 @@ fn the_engines_copy_must_be_for_the_platform() {
 }
 
 #[test]
+fn an_engine_may_have_a_name_for_several_platforms_or_for_none() {
+    let (amd, arm) = (Platform::linux("amd64"), Platform::linux("arm64"));
+    let said = |platforms: Vec<Platform>| {
+        let mut world = Availability::default();
+        world.engine.insert("r.example/store:2".to_owned(), InEngine { platforms, pulled_by: vec![] });
+        world.locally("r.example/store:2", None, &amd).map(|found| found.map(|found| found.source))
+    };
+    assert_eq!(said(vec![arm.clone(), amd.clone()]), Ok(Some(Source::Engine)));
+    assert_eq!(said(vec![arm]), Err((Obstacle::Platform, "the engine's copy is for linux/arm64".to_owned())));
+    assert_eq!(said(vec![]), Err((Obstacle::Platform, "the engine has its name and no content".to_owned())));
+}
+
+#[test]
 fn an_engines_copy_that_was_pulled_by_another_digest_is_not_the_pinned_image() {
     let pinned = Digest::of(b"pinned");
     let mut request = request(&["store"]);
     request.named.insert("store".to_owned(), reference(&format!("r.example/own:1@{pinned}")));
     let mut world = Availability::default();
     for (pulled_by, taken) in [(vec![], true), (vec![pinned.clone()], true), (vec![Digest::of(b"other")], false)] {
-        let copy = InEngine { platform: Platform::linux("amd64"), pulled_by };
+        let copy = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by };
         world.engine.insert("r.example/own:1".to_owned(), copy);
         assert_eq!(resolve(&catalog(), &request, &world).is_ok(), taken, "{:?}", world.engine);
     }
