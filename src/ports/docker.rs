@@ -399,6 +399,13 @@ impl Engine for DockerEngine {
         Ok(())
     }
 
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let options = query::TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let tagged = self.client().await?.tag_image(reference, Some(options)).await;
+        tagged.map_err(|error| self.explain(format!("name {reference} {name}"), error))
+    }
+
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         let options = query::RemoveImageOptionsBuilder::default().build();
         let removed = self.client().await?.remove_image(reference, Some(options), None).await;

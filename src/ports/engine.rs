@@ -304,6 +304,8 @@ pub trait Engine: Send + Sync {
         platform: &str,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError>;
+    /// Gives an image of the engine's store one more name (`repository:tag`), which it takes from another.
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError>;
     /// Removes an image; a missing one is no error.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
 }

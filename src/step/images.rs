@@ -229,7 +229,9 @@ async fn obtain_node(run: &Run<'_>, choice: &Choice, id: &str) -> Result<String,
                 run.ctx.events.emit(Event::StepProgress { step, done, total: Some(total), unit: "bytes", detail });
             };
             world.engine.pull_image(&reference, &choice.platform.to_string(), &progress).await?;
-            Ok(reference)
+            // What is pulled by its digest has no name, by which the next `up` looks for it and nodes are told apart.
+            world.engine.tag_image(&reference, &choice.reference).await?;
+            Ok(choice.reference.clone())
         }
         Source::Store | Source::Build { .. } => {
             let stored = obtain(run, choice, id).await?;
@@ -275,5 +277,36 @@ mod tests {
         assert!(runs_on(&choices, &[node("a", v2), node("b", None)]).is_ok());
         let refused = runs_on(&choices, &[node("a", v2), node("b", v1)]).unwrap_err();
         assert!(refused.to_string().contains("needs a CPU of level x86-64-v2, and node b has only x86-64-v1"));
+    }
+
+    #[tokio::test]
+    async fn a_node_image_that_was_pulled_by_its_digest_is_found_by_its_name() {
+        use crate::graph::{Graph, Node};
+        use crate::ports::engine::{EngineImage, EngineInfo};
+        use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+        use crate::step::Step;
+
+        let (name, pull) = ("r.example/node:v1", format!("r.example/node:v1@sha256:{}", "a".repeat(64)));
+        let choice: Choice = serde_json::from_value(json!({
+            "role": "node", "version": "v1.37.0", "reference": name, "platform": "linux/amd64", "cpu": "x86-64-v1",
+            "source": {"from": "registry", "pull": pull}, "why": "",
+        }))
+        .unwrap();
+        let image = |platform: &str| EngineImage { platforms: vec![platform.to_owned()], ..EngineImage::default() };
+        let engine = FakeEngine::new(EngineInfo::default());
+        engine.offer_image(&pull, image("linux/amd64"));
+        // The name leads to another platform's image, as after `docker pull --platform`.
+        engine.put_image(name, image("linux/arm64"));
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let world = World::new(&ctx, "a", std::sync::Arc::new(engine), std::sync::Arc::new(FakeRunner::default()));
+        let journal = crate::journal::Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+        let step = NodeImageStep { choice };
+        let node = Node { id: "node-image".to_owned(), needs: BTreeSet::new(), step: Step::NodeImage(step.clone()) };
+        let graph = Graph::new(vec![node]).unwrap();
+
+        assert_eq!(step.observe(&world).await.unwrap().action, Action::Create);
+        let outputs = crate::executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
+        assert_eq!(outputs["node-image"]["reference"], name, "nodes are made of the name");
+        assert_eq!(step.observe(&world).await.unwrap().action, Action::Leave, "the next up has nothing to do");
     }
 }

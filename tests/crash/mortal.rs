@@ -206,6 +206,9 @@ impl Engine for MortalEngine {
     ) -> Result<(), EngineError> {
         self.change("pull image".to_owned(), self.0.pull_image(reference, platform, progress)).await
     }
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        self.change("tag image".to_owned(), self.0.tag_image(reference, name)).await
+    }
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         self.change("remove image".to_owned(), self.0.remove_image(reference)).await
     }

@@ -412,6 +412,14 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        let mut state = self.running()?;
+        let missing = || EngineError::NotFound { what: format!("image {reference}") };
+        let image = state.images.get(reference).cloned().ok_or_else(missing)?;
+        state.images.insert(name.to_owned(), image);
+        Ok(())
+    }
+
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         self.running()?.images.remove(reference);
         Ok(())
