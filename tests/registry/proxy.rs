@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+/// The first byte of a client that speaks TLS.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// What goes wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -171,6 +174,10 @@ async fn read_head(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::R
         }
         if from.read_buf(&mut bytes).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        // An engine tries TLS first, and waits ten seconds for an answer that does not come.
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            return Err(std::io::ErrorKind::InvalidData.into());
         }
     }
 }
