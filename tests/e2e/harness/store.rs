@@ -21,6 +21,17 @@ const VERSION: &str = "28.5.2";
 /// Says to this program that it runs beside the engine; holds the engine's directory.
 const BESIDE: &str = "DEVSTACK_E2E_STORE";
 
+/// How it is built; another way gives another directory.
+const FLAGS: [&str; 6] = [
+    "-mod=readonly",
+    "-buildvcs=false",
+    "-trimpath",
+    // A module without a go.mod is compiled as Go 1.16, where all turns of a loop share their variables.
+    "-gcflags=github.com/docker/docker/...=-lang=go1.24",
+    "-tags=exclude_graphdriver_btrfs",
+    "-ldflags=-s -w -X github.com/docker/docker/dockerversion.Version=28.5.2",
+];
+
 /// `CAP_SYS_RESOURCE` is this bit of the bounding set.
 const SYS_RESOURCE: u32 = 24;
 
@@ -99,7 +110,7 @@ fn repository() -> &'static Path {
 fn programs() -> Result<PathBuf, String> {
     let module = repository().join("tests/e2e/dockerd");
     let read = |name: &str| std::fs::read(module.join(name)).unwrap();
-    let digest = sha256(&[read("go.mod"), read("go.sum")].concat());
+    let digest = sha256(&[read("go.mod"), read("go.sum"), FLAGS.concat().into_bytes()].concat());
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let cache = cache.ok_or("there is no home directory")?.join("devstack-dev");
@@ -113,9 +124,7 @@ fn programs() -> Result<PathBuf, String> {
         std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
         let half = directory.join(format!("{program}.{}", std::process::id()));
         let mut build = Command::new("go");
-        build.current_dir(&module).args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath"]);
-        build.args(["-tags", "exclude_graphdriver_btrfs"]);
-        build.arg(format!("-ldflags=-s -w -X github.com/docker/docker/dockerversion.Version={VERSION}"));
+        build.current_dir(&module).arg("build").args(FLAGS);
         build.arg("-o").arg(&half).arg(format!("github.com/docker/docker/cmd/{program}"));
         let done = build.env("CGO_ENABLED", "0").env_remove("GOFLAGS").output().map_err(|error| error.to_string())?;
         if !done.status.success() {
