@@ -37,9 +37,9 @@ pub struct Stored {
 /// An image in the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InEngine {
-    /// Its platform.
-    pub platform: Platform,
-    /// The digests it was pulled by; empty where it was loaded or built.
+    /// The platforms that its content is there for.
+    pub platforms: Vec<Platform>,
+    /// The digests it was pulled by; empty where it was loaded or built, unless the engine's image store is containerd's.
     pub pulled_by: Vec<Digest>,
 }
 
@@ -93,8 +93,13 @@ impl Availability {
             return found(Source::Store, Some(digest.unwrap_or(&stored.digest)), "devstack's store has it");
         }
         let Some(image) = self.engine.get(reference) else { return Ok(None) };
-        if image.platform != *platform {
-            return Err((Obstacle::Platform, format!("the engine's copy is for {}", image.platform)));
+        if !image.platforms.contains(platform) {
+            let platforms: Vec<String> = image.platforms.iter().map(ToString::to_string).collect();
+            let reason = match platforms.as_slice() {
+                [] => "the engine has its name and no content".to_owned(),
+                _ => format!("the engine's copy is for {}", platforms.join(", ")),
+            };
+            return Err((Obstacle::Platform, reason));
         }
         match digest {
             Some(digest) if !image.pulled_by.is_empty() && !image.pulled_by.contains(digest) => {

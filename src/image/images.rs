@@ -189,7 +189,8 @@ impl Images {
             let image = engine.image(&name).await.ok().flatten()?;
             let digests = image.repo_digests.iter().filter_map(|text| text.rsplit_once('@')?.1.parse().ok());
             let pulled_by = digests.collect();
-            Some((name, InEngine { platform: Platform::of_machine(&image.architecture), pulled_by }))
+            let platforms = image.platforms.iter().filter_map(|platform| platform.parse().ok()).collect();
+            Some((name, InEngine { platforms, pulled_by }))
         };
         let found: Vec<_> = stream::iter(names).map(look).buffer_unordered(8).collect().await;
         world.engine.extend(found.into_iter().flatten());

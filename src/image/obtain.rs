@@ -11,7 +11,7 @@ use super::reference::Reference;
 use super::registry::RegistryError;
 use crate::build::{self, BuildError};
 use crate::error::{Advise, ExitCode};
-use crate::oci::{self, Descriptor, OciError, StoredImage};
+use crate::oci::{self, Descriptor, OciError, Platform, StoredImage};
 
 /// Blobs of one image under way at a time.
 const BLOBS: usize = 3;
@@ -47,6 +47,16 @@ pub enum ObtainError {
         /// The failure.
         source: Box<BuildError>,
     },
+    /// The engine has it and does not give it.
+    #[error("the engine does not give {reference} for {platform}")]
+    Engine {
+        /// The image.
+        reference: String,
+        /// The platform.
+        platform: Platform,
+        /// The failure: of the engine, or of its archive.
+        source: OciError,
+    },
     /// It was chosen from a place that does not have it any more.
     #[error("{reference} is no longer where it was found ({place})")]
     Gone {
@@ -73,6 +83,10 @@ impl Advise for ObtainError {
                 Some("run it again: what has arrived is kept".to_owned())
             }
             Self::Registry { .. } | Self::Gone { .. } => Some("run it again to have another source chosen".to_owned()),
+            // An engine older than 28 whose image store is containerd's cannot save one platform of several.
+            Self::Engine { reference, .. } => {
+                Some(format!("docker image rm {reference}, then run it again to have another source chosen"))
+            }
             Self::Store { source, .. } => source.hint(),
             Self::Build { source, .. } => source.hint(),
             Self::Cancelled { .. } => Some("run it again: what has arrived is kept".to_owned()),
@@ -133,8 +147,14 @@ impl Images {
         let reference = &choice.reference;
         let gone = || ObtainError::Gone { reference: reference.clone(), place: "engine" };
         let engine = self.engine.as_ref().ok_or_else(gone)?;
-        let images =
-            oci::archive::import(&self.store, engine.save_image(reference)).await.map_err(store_error(reference))?;
+        let platform = choice.platform.to_string();
+        let images = oci::archive::import(&self.store, engine.save_image(reference, &platform)).await;
+        let images = images.map_err(|source| match source {
+            OciError::Stream { .. } | OciError::Missing { .. } | OciError::NotAnArchive { .. } => {
+                ObtainError::Engine { reference: reference.clone(), platform: choice.platform.clone(), source }
+            }
+            other => store_error(reference)(other),
+        })?;
         let image = images.into_iter().find(|image| image.platform == choice.platform).ok_or_else(gone)?;
         if image.reference == *reference {
             return Ok(image);
@@ -218,3 +238,7 @@ fn pull_error(reference: &str, pull: &Reference, error: OciError) -> ObtainError
         source => ObtainError::Store { reference, source },
     }
 }
+
+#[cfg(test)]
+#[path = "obtain_tests.rs"]
+mod tests;

@@ -59,9 +59,7 @@ impl Unresolvable {
         if has(Obstacle::MirrorOnly) || has(Obstacle::Unreachable) {
             cures.push("name a mirror: DEVSTACK_MIRROR=HOST[/PREFIX]".to_owned());
         }
-        if let Some(role) = roles.first() {
-            cures.push(format!("name an image yourself: --set images.{}=REFERENCE", role.role));
-        }
+        cures.push("name an image yourself: --set COMPONENT.image=REFERENCE".to_owned());
         Some(cures.join("; or "))
     }
 }

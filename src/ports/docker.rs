@@ -1,6 +1,7 @@
 //! The [`Engine`] port over bollard.
 
 mod answer;
+mod ask;
 mod endpoint;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +18,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OnceCell;
 
-use self::answer::{container, label_filter, network, sorted, unsigned};
+use self::answer::{container, image, label_filter, network, unsigned};
 use crate::context::Vars;
 use crate::error::chain;
 use crate::ports::engine::{
@@ -333,15 +334,10 @@ impl Engine for DockerEngine {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<EngineImage>, EngineError> {
-        let found = self.client().await?.inspect_image(reference).await;
+        let client = ask::for_manifests(self.client().await?.clone());
+        let found = client.inspect_image(reference).await;
         match found.map_err(|error| self.explain(format!("look for image {reference}"), error)) {
-            Ok(image) => Ok(Some(EngineImage {
-                id: image.id.unwrap_or_default(),
-                architecture: image.architecture.unwrap_or_default(),
-                size: unsigned(image.size),
-                repo_digests: image.repo_digests.unwrap_or_default(),
-                labels: sorted(image.config.and_then(|config| config.labels)),
-            })),
+            Ok(found) => Ok(Some(image(found))),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -361,11 +357,12 @@ impl Engine for DockerEngine {
         loaded.map(drop).map_err(|error| self.explain("load an image archive", error))
     }
 
-    fn save_image(&self, reference: &str) -> ByteStream {
+    fn save_image(&self, reference: &str, platform: &str) -> ByteStream {
         let Some(client) = self.client.get().cloned() else {
             let error = io::Error::new(io::ErrorKind::NotConnected, "the engine was not asked before");
             return futures::stream::once(async { Err(error) }).boxed();
         };
+        let client = ask::for_platform(client, platform);
         let reference = reference.to_owned();
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         tokio::spawn(async move {
@@ -400,6 +397,13 @@ impl Engine for DockerEngine {
             }
         }
         Ok(())
+    }
+
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "latest"));
+        let options = query::TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        let tagged = self.client().await?.tag_image(reference, Some(options)).await;
+        tagged.map_err(|error| self.explain(format!("name {reference} {name}"), error))
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {

@@ -105,13 +105,15 @@ pub struct Volume {
 /// An image in the engine's own store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineImage {
-    /// The image id (`sha256:…`).
+    /// The image id (`sha256:…`): the digest of its configuration, or with the containerd image store the digest of
+    /// its manifest or index.
     pub id: String,
-    /// `amd64`, `arm64`, …
-    pub architecture: String,
+    /// The platforms that the engine has it for (`linux/amd64`): several at most with the containerd image store, and none
+    /// where it knows the name and an index, and has no content.
+    pub platforms: Vec<String>,
     /// Size in bytes.
     pub size: u64,
-    /// Digests it was pulled by (`name@sha256:…`).
+    /// Digests it was pulled by (`name@sha256:…`); with the containerd image store also of what was loaded or built.
     pub repo_digests: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
@@ -292,8 +294,9 @@ pub trait Engine: Send + Sync {
     async fn images(&self, label: &str) -> Result<Vec<String>, EngineError>;
     /// Loads a `docker save` archive.
     async fn load_image(&self, archive: ByteStream) -> Result<(), EngineError>;
-    /// An image as a `docker save` archive.
-    fn save_image(&self, reference: &str) -> ByteStream;
+    /// An image as a `docker save` archive: of one platform (`linux/amd64`) where the engine can tell them apart, else
+    /// of what it has.
+    fn save_image(&self, reference: &str, platform: &str) -> ByteStream;
     /// Pulls an image for a platform (`linux/amd64`); `progress` gets (bytes done, bytes in all).
     async fn pull_image(
         &self,
@@ -301,6 +304,8 @@ pub trait Engine: Send + Sync {
         platform: &str,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError>;
+    /// Gives an image of the engine's store one more name (`repository:tag`), which it takes from another.
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError>;
     /// Removes an image; a missing one is no error.
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError>;
 }

@@ -25,15 +25,22 @@ pub struct NodeImageStep {
 }
 
 impl NodeImageStep {
+    /// Whether the engine has it for the nodes' platform: under its name may be another platform's, or an index without
+    /// content.
+    async fn is_there(&self, world: &World) -> Result<bool, EngineError> {
+        let image = world.engine.image(&self.choice.reference).await?;
+        Ok(image.is_some_and(|image| image.platforms.contains(&self.choice.platform.to_string())))
+    }
+
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("node image {}", self.choice.reference);
-        let there = world.engine.image(&self.choice.reference).await?.is_some();
+        let there = self.is_there(world).await?;
         Ok(Observed::new(if there { Action::Leave } else { Action::Create }, what).because(self.choice.why.clone()))
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let mut reference = self.choice.reference.clone();
-        let changed = run.world.engine.image(&reference).await?.is_none();
+        let changed = !self.is_there(run.world).await?;
         if changed {
             reference = obtain_node(run, &self.choice, id).await?;
         }
@@ -227,7 +234,9 @@ async fn obtain_node(run: &Run<'_>, choice: &Choice, id: &str) -> Result<String,
                 run.ctx.events.emit(Event::StepProgress { step, done, total: Some(total), unit: "bytes", detail });
             };
             world.engine.pull_image(&reference, &choice.platform.to_string(), &progress).await?;
-            Ok(reference)
+            // What is pulled by its digest has no name, by which the next `up` looks for it and nodes are told apart.
+            world.engine.tag_image(&reference, &choice.reference).await?;
+            Ok(choice.reference.clone())
         }
         Source::Store | Source::Build { .. } => {
             let stored = obtain(run, choice, id).await?;

@@ -9,7 +9,7 @@ use crate::image::{Images, Limits};
 use crate::journal::Journal;
 use crate::oci::{ImageSpec, RunConfig, assemble};
 use crate::ports::Engine as _;
-use crate::ports::engine::ExecOutput;
+use crate::ports::engine::{EngineImage, EngineInfo, ExecOutput};
 use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
 use crate::step::Step;
 
@@ -126,4 +126,30 @@ async fn what_was_seen_a_moment_ago_is_not_looked_for_again() {
     assert_eq!(place.looked(), looked, "seen when the image was chosen");
     assert_eq!(from("store").observe(&place.world).await.unwrap().action, Action::Leave);
     assert_eq!(place.looked(), looked + 1);
+}
+
+#[tokio::test]
+async fn a_node_image_that_was_pulled_by_its_digest_is_found_by_its_name() {
+    let (name, pull) = ("r.example/node:v1", format!("r.example/node:v1@sha256:{}", "a".repeat(64)));
+    let choice: Choice = serde_json::from_value(json!({
+        "role": "node", "version": "v1.37.0", "reference": name, "platform": "linux/amd64", "cpu": "x86-64-v1",
+        "source": {"from": "registry", "pull": pull}, "why": "",
+    }))
+    .unwrap();
+    let image = |platform: &str| EngineImage { platforms: vec![platform.to_owned()], ..EngineImage::default() };
+    let engine = FakeEngine::new(EngineInfo::default());
+    engine.offer_image(&pull, image("linux/amd64"));
+    // The name leads to another platform's image, as after `docker pull --platform`.
+    engine.put_image(name, image("linux/arm64"));
+    let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+    let world = World::new(&ctx, "a", Arc::new(engine), Arc::new(FakeRunner::default()));
+    let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+    let step = NodeImageStep { choice };
+    let node = Node { id: "node-image".to_owned(), needs: BTreeSet::new(), step: Step::NodeImage(step.clone()) };
+    let graph = Graph::new(vec![node]).unwrap();
+
+    assert_eq!(step.observe(&world).await.unwrap().action, Action::Create);
+    let outputs = executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
+    assert_eq!(outputs["node-image"]["reference"], name, "nodes are made of the name");
+    assert_eq!(step.observe(&world).await.unwrap().action, Action::Leave, "the next up has nothing to do");
 }

@@ -29,12 +29,11 @@ pub(super) async fn measure(world: &World, engine: &mut EngineFacts, nodes: &[Co
 
 /// A node image of the catalog that the engine has for its own platform.
 async fn local_image(world: &World, engine: &EngineFacts) -> Option<String> {
-    let architecture = engine.platform.split_once('/')?.1;
     let entry = world.images().ok()?.catalog().entry(NODE_ROLE).ok()?;
     for image in entry.releases.iter().flat_map(|release| &release.images) {
         let reference = image.reference.to_string();
         if let Ok(Some(found)) = world.engine.image(&reference).await
-            && found.architecture == architecture
+            && found.platforms.contains(&engine.platform)
         {
             return Some(reference);
         }
@@ -82,7 +81,7 @@ mod tests {
         measure(&world, &mut facts, &[]).await;
         assert_eq!(facts.cpu, None, "nothing is downloaded for it");
         for (architecture, level) in [("arm64", None), ("amd64", Some(CpuLevel::V3))] {
-            let image = EngineImage { architecture: architecture.to_owned(), ..EngineImage::default() };
+            let image = EngineImage { platforms: vec![format!("linux/{architecture}")], ..EngineImage::default() };
             engine.put_image("docker.io/kindest/node:v1.36.4", image);
             measure(&world, &mut facts, &[]).await;
             assert_eq!(facts.level(), level, "{architecture}");

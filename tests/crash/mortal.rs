@@ -195,8 +195,8 @@ impl Engine for MortalEngine {
     async fn load_image(&self, archive: ByteStream) -> Result<(), EngineError> {
         self.change("load image".to_owned(), self.0.load_image(archive)).await
     }
-    fn save_image(&self, reference: &str) -> ByteStream {
-        self.0.save_image(reference)
+    fn save_image(&self, reference: &str, platform: &str) -> ByteStream {
+        self.0.save_image(reference, platform)
     }
     async fn pull_image(
         &self,
@@ -205,6 +205,9 @@ impl Engine for MortalEngine {
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError> {
         self.change("pull image".to_owned(), self.0.pull_image(reference, platform, progress)).await
+    }
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        self.change("tag image".to_owned(), self.0.tag_image(reference, name)).await
     }
     async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
         self.change("remove image".to_owned(), self.0.remove_image(reference)).await

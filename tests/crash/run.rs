@@ -168,7 +168,8 @@ impl Fakes {
         );
         fs.put(HOSTS, "127.0.0.1 localhost\n# mine", 0o644);
         let engine = FakeEngine::default();
-        engine.put_image(&ground.node.reference, EngineImage::default());
+        let platforms = vec![ground.node.platform.to_string()];
+        engine.put_image(&ground.node.reference, EngineImage { platforms, ..EngineImage::default() });
         let references = ground.choices.iter().map(|choice| choice.reference.clone()).collect();
         let address = ground.balancer.map(|address| address.to_string()).unwrap_or_default();
         let cluster = Cluster::new(&engine, 1, references, address);

@@ -25,6 +25,8 @@ mod harness;
 mod kills;
 mod life;
 mod nodes;
+mod registry;
 mod replaced;
 mod sides;
+mod store;
 mod user;

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
+/// The first byte of a client that speaks TLS.
+const TLS_HANDSHAKE: u8 = 22;
+
 /// What goes wrong with an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -94,7 +97,13 @@ impl Drop for Proxy {
 }
 
 async fn serve(mut client: TcpStream, upstream: &PathBuf, state: &Mutex<State>) -> std::io::Result<()> {
-    let (head, rest) = read_head(&mut client).await?;
+    let (head, rest) = match read_head(&mut client).await {
+        // An engine tries TLS first, and goes on without it where this is the answer.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            return client.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").await;
+        }
+        head => head?,
+    };
     let lines: Vec<&str> = head.lines().collect();
     let value = |name: &str| {
         let found =
@@ -171,6 +180,9 @@ async fn read_head(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> std::io::R
         }
         if from.read_buf(&mut bytes).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
+            return Err(std::io::ErrorKind::InvalidData.into());
         }
     }
 }

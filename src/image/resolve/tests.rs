@@ -162,7 +162,7 @@ fn the_nearest_source_wins_and_the_order_is_fixed() {
     world.mirrors = Mirrors::parse_variable("m.example").unwrap();
     world.remote.insert(mirrored, Ok(Remote { digest: Digest::of(b"m"), bytes: 1 }));
     assert_eq!(word(&world), "mirror");
-    let engine = InEngine { platform: Platform::linux("amd64"), pulled_by: vec![] };
+    let engine = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by: vec![] };
     world.engine.insert(name.to_owned(), engine);
     assert_eq!(word(&world), "engine");
     world.store.insert(name.to_owned(), Stored { digest: Digest::of(b"s") });
@@ -174,7 +174,7 @@ fn the_nearest_source_wins_and_the_order_is_fixed() {
 #[test]
 fn the_engines_copy_must_be_for_the_platform() {
     let mut world = registries(&[]);
-    let arm = InEngine { platform: Platform::linux("arm64"), pulled_by: vec![] };
+    let arm = InEngine { platforms: vec![Platform::linux("arm64")], pulled_by: vec![] };
     world.engine.insert("r.example/store:2".to_owned(), arm);
     insta::assert_snapshot!(answer(&request(&["store"]), &world), @"
     store = devstack.local/image-store:1 from build: it can be built from source here
@@ -186,13 +186,26 @@ fn the_engines_copy_must_be_for_the_platform() {
 }
 
 #[test]
+fn an_engine_may_have_a_name_for_several_platforms_or_for_none() {
+    let (amd, arm) = (Platform::linux("amd64"), Platform::linux("arm64"));
+    let said = |platforms: Vec<Platform>| {
+        let mut world = Availability::default();
+        world.engine.insert("r.example/store:2".to_owned(), InEngine { platforms, pulled_by: vec![] });
+        world.locally("r.example/store:2", None, &amd).map(|found| found.map(|found| found.source))
+    };
+    assert_eq!(said(vec![arm.clone(), amd.clone()]), Ok(Some(Source::Engine)));
+    assert_eq!(said(vec![arm]), Err((Obstacle::Platform, "the engine's copy is for linux/arm64".to_owned())));
+    assert_eq!(said(vec![]), Err((Obstacle::Platform, "the engine has its name and no content".to_owned())));
+}
+
+#[test]
 fn an_engines_copy_that_was_pulled_by_another_digest_is_not_the_pinned_image() {
     let pinned = Digest::of(b"pinned");
     let mut request = request(&["store"]);
     request.named.insert("store".to_owned(), reference(&format!("r.example/own:1@{pinned}")));
     let mut world = Availability::default();
     for (pulled_by, taken) in [(vec![], true), (vec![pinned.clone()], true), (vec![Digest::of(b"other")], false)] {
-        let copy = InEngine { platform: Platform::linux("amd64"), pulled_by };
+        let copy = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by };
         world.engine.insert("r.example/own:1".to_owned(), copy);
         assert_eq!(resolve(&catalog(), &request, &world).is_ok(), taken, "{:?}", world.engine);
     }
@@ -227,7 +240,7 @@ fn what_a_build_lacks_is_the_reason() {
     }
     insta::assert_snapshot!(answer(&request(&["store"]), &world), @"
     no image can be had for store
-    hint: provide what the build needs (Go 1.25 is not installed); or name a mirror: DEVSTACK_MIRROR=HOST[/PREFIX]; or name an image yourself: --set images.store=REFERENCE
+    hint: provide what the build needs (Go 1.25 is not installed); or name a mirror: DEVSTACK_MIRROR=HOST[/PREFIX]; or name an image yourself: --set COMPONENT.image=REFERENCE
     store
       not r.example/store:2 (NotFound): r.example does not have r.example/store:2
       not r.example/store:2-static (NotFound): r.example does not have r.example/store:2-static
@@ -243,7 +256,7 @@ fn offline_nobody_is_asked() {
     world.offline = true;
     insta::assert_snapshot!(answer(&request(&["store"]), &world), @"
     no image can be had for store
-    hint: run it again without --offline; or name a mirror: DEVSTACK_MIRROR=HOST[/PREFIX]; or name an image yourself: --set images.store=REFERENCE
+    hint: run it again without --offline; or name a mirror: DEVSTACK_MIRROR=HOST[/PREFIX]; or name an image yourself: --set COMPONENT.image=REFERENCE
     store
       not r.example/store:2 (Offline): r.example was not asked (offline)
       not r.example/store:2-static (Offline): r.example was not asked (offline)
@@ -301,7 +314,7 @@ fn a_group_is_taken_in_one_version() {
     let world = registries(&["r.example/left:v2", "q.example/right:v1"]);
     insta::assert_snapshot!(answer(&request(&["left", "right"]), &world), @"
     no image can be had for left, right
-    hint: name an image yourself: --set images.left=REFERENCE
+    hint: name an image yourself: --set COMPONENT.image=REFERENCE
     left
       not r.example/left:v2 (Group): right cannot be had in this version
       not r.example/left:v1 (NotFound): r.example does not have r.example/left:v1
@@ -318,7 +331,7 @@ fn an_image_that_the_user_named_is_taken_or_nothing_is() {
     let mut world = registries(&["r.example/store:2"]);
     insta::assert_snapshot!(answer(&request, &world), @"
     no image can be had for store
-    hint: name an image yourself: --set images.store=REFERENCE
+    hint: name an image yourself: --set COMPONENT.image=REFERENCE
     store
       not r.example/own:1 (NotAsked): r.example was not asked
     ");

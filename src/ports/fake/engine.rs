@@ -14,6 +14,7 @@ use crate::ports::engine::{
 };
 
 type OnExec = Arc<dyn Fn(&Container, &[&str], &[u8]) -> ExecOutput + Send + Sync>;
+type OnSave = Arc<dyn Fn(&str, &str) -> std::io::Result<Vec<u8>> + Send + Sync>;
 type OnLoad = Arc<dyn Fn(&[u8]) -> Vec<(String, EngineImage)> + Send + Sync>;
 
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct State {
     uploads: Vec<(String, String, Vec<u8>)>,
     execs: Vec<(Vec<String>, OnExec)>,
     on_load: Option<OnLoad>,
+    on_save: Option<OnSave>,
     made: u64,
     started: Option<String>,
     down: bool,
@@ -62,6 +64,12 @@ impl FakeEngine {
     /// Says which images an archive that is loaded holds; without it, loading is refused.
     pub fn on_load(&self, read: impl Fn(&[u8]) -> Vec<(String, EngineImage)> + Send + Sync + 'static) {
         self.lock().on_load = Some(Arc::new(read));
+    }
+
+    /// Gives the archive of an image by reference and platform, or says why there is none; without it, an archive of an
+    /// image that is there is no image's.
+    pub fn on_save(&self, write: impl Fn(&str, &str) -> std::io::Result<Vec<u8>> + Send + Sync + 'static) {
+        self.lock().on_save = Some(Arc::new(write));
     }
 
     /// Answers every command in a container whose words begin with `prefix`; the last answer that fits counts. A
@@ -375,12 +383,15 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
-    fn save_image(&self, reference: &str) -> ByteStream {
-        let known = self.lock().images.contains_key(reference);
-        let result = if known {
-            Ok(bytes::Bytes::from(format!("archive of {reference}")))
-        } else {
-            Err(std::io::Error::other(format!("image {reference}: not found")))
+    fn save_image(&self, reference: &str, platform: &str) -> ByteStream {
+        let (known, write) = {
+            let state = self.lock();
+            (state.images.contains_key(reference), state.on_save.clone())
+        };
+        let result = match write {
+            _ if !known => Err(std::io::Error::other(format!("image {reference}: not found"))),
+            Some(write) => write(reference, platform).map(bytes::Bytes::from),
+            None => Ok(bytes::Bytes::from(format!("archive of {reference}"))),
         };
         Box::pin(futures::stream::iter([result]))
     }
@@ -393,12 +404,19 @@ impl Engine for FakeEngine {
     ) -> Result<(), EngineError> {
         let mut state = self.running()?;
         let offered = state.remote.get(reference).cloned();
-        let architecture = platform.rsplit('/').next().unwrap_or_default();
         let image = offered
-            .filter(|image| image.architecture == architecture)
+            .filter(|image| image.platforms.iter().any(|one| one == platform))
             .ok_or_else(|| EngineError::NotFound { what: format!("image {reference} for {platform}") })?;
         progress(image.size, image.size);
         state.images.insert(reference.to_owned(), image);
+        Ok(())
+    }
+
+    async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
+        let mut state = self.running()?;
+        let missing = || EngineError::NotFound { what: format!("image {reference}") };
+        let image = state.images.get(reference).cloned().ok_or_else(missing)?;
+        state.images.insert(name.to_owned(), image);
         Ok(())
     }
 

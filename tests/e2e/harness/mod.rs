@@ -8,6 +8,7 @@ mod http;
 mod machine;
 mod phases;
 mod process;
+mod store;
 mod tools;
 mod world;
 
@@ -18,6 +19,7 @@ pub use http::get;
 pub use machine::Machine;
 pub use phases::Phases;
 pub use process::{Ended, Running};
+pub use store::StoreEngine;
 pub use tools::{docker, gif, noise, output, sha256, tell};
 pub use world::{Options, World};
 
