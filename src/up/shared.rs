@@ -140,3 +140,43 @@ async fn via(
         .map(|choice| Via::Own(Box::new(choice)))
         .ok_or_else(refusal)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn choice(role: &str, source: &serde_json::Value, digest: Option<&str>) -> Choice {
+        let digest = digest.map(|text| crate::oci::Digest::of(text.as_bytes()).to_string());
+        serde_json::from_value(json!({
+            "role": role, "version": "v1", "reference": format!("r.example/{role}:v1"), "digest": digest,
+            "platform": "linux/amd64", "cpu": "x86-64-v1", "source": source, "why": "",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_image_that_nodes_pulled_by_themselves_is_never_brought_to_them_later() {
+        let pulled = |role: &str| {
+            choice(role, &json!({"from": "registry", "pull": format!("r.example/{role}:v1")}), Some("index"))
+        };
+        let on_nodes = |role: &str| choice(role, &json!({"from": "nodes"}), None);
+        let built = |source: &serde_json::Value| choice("s3www", source, None);
+        let brought = |now: &[Choice], recorded: &[Choice]| {
+            let brought = now.iter().filter(|choice| is_brought(choice, recorded));
+            brought.map(|choice| choice.role.clone()).collect::<Vec<_>>()
+        };
+        // The first `up`: one image from its registry, one that only this machine can make.
+        let first = [pulled("traefik"), built(&json!({"from": "build", "recipe": "s3www"}))];
+        assert_eq!(brought(&first, &[]), ["s3www"]);
+        let recorded = Choice::record(first.iter(), &[]);
+        // The second has one more role; of a brought image nodes know only the name that they pulled it by.
+        let second = [on_nodes("traefik"), built(&json!({"from": "store"})), pulled("minio")];
+        assert_eq!(brought(&second, &recorded), ["s3www"]);
+        let recorded = Choice::record(second.iter(), &recorded);
+        // The third finds a node that has nothing yet, and the image in devstack's own store.
+        let third =
+            [choice("traefik", &json!({"from": "store"}), Some("manifest")), on_nodes("s3www"), on_nodes("minio")];
+        assert_eq!(brought(&third, &recorded), ["s3www"]);
+    }
+}
