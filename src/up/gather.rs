@@ -380,7 +380,7 @@ impl Gathered {
             (Some(Shared { existing, .. }), _) => (
                 existing.common.level,
                 existing.common.why.clone(),
-                existing.common.platform.clone().unwrap_or_default(),
+                existing.common.platform.clone().unwrap_or_else(|| "several architectures".to_owned()),
                 format!("existing, {} ({})", existing.context, existing.identity.server),
                 existing.version.clone(),
             ),
