@@ -167,10 +167,11 @@ pub struct NodeGroup {
 }
 
 /// The groups of nodes that an image can be chosen for, the largest first: for each architecture those of each level and
-/// above.
+/// above. Nodes that do not tell their architecture are in none.
 pub fn groups(nodes: &[NodeFacts]) -> Vec<NodeGroup> {
+    let known = nodes.iter().filter(|node| !node.cpu.architecture.is_empty());
     let kinds: BTreeSet<(&str, Option<CpuLevel>)> =
-        nodes.iter().map(|node| (&*node.cpu.architecture, node.cpu.level)).collect();
+        known.map(|node| (&*node.cpu.architecture, node.cpu.level)).collect();
     let group = |(architecture, level): (&str, Option<CpuLevel>)| NodeGroup {
         platform: format!("linux/{architecture}"),
         level,
@@ -221,6 +222,7 @@ mod tests {
         assert_eq!(of(&levels), [(amd64(), None, 3), (amd64(), v2, 2), (amd64(), v3, 1)]);
         let both = [node("a", "amd64", v3), node("b", "arm64", None), node("c", "arm64", None)];
         assert_eq!(of(&both), [(arm64(), None, 2), (amd64(), v3, 1)]);
+        assert_eq!(of(&[node("a", "", None), node("b", "arm64", None)]), [(arm64(), None, 1)]);
         assert_eq!(of(&[]), []);
     }
 
