@@ -9,6 +9,7 @@ mod kubernetes;
 mod machines;
 mod measure;
 mod minikube;
+mod placement;
 mod prove;
 mod provider;
 mod shared;

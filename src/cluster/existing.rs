@@ -47,7 +47,7 @@ impl Existing {
     /// it goes with its environment.
     ///
     /// # Errors
-    /// What the server said; a cluster without nodes, or with nodes of several architectures.
+    /// What the server said; a cluster without nodes.
     pub async fn read(kube: &dyn Kube, context: &str, kubeconfig: &str) -> Result<Self, KubeError> {
         let foreign = |object: &Value| object["metadata"]["labels"][OWNER_LABEL].is_null();
         let (identity, version, nodes, daemons, classes, ingresses, storage, services) = futures::try_join!(
@@ -67,8 +67,11 @@ impl Existing {
             .map(|node| NodeFacts { network: network.clone(), network_policy, ..read_labels(node) })
             .collect();
         let odd = |reason: String| KubeError::Other { what: format!("use {}", kube.server()), reason };
-        let common =
-            common(&nodes).map_err(|error| odd(error.to_string()))?.ok_or_else(|| odd("it has no nodes".to_owned()))?;
+        let common = match common(&nodes) {
+            Ok(common) => common.ok_or_else(|| odd("it has no nodes".to_owned()))?,
+            // Whether that matters depends on what the profile allows.
+            Err(error) => Common { platform: None, level: None, why: Some(error.to_string()) },
+        };
         let classes: Vec<Value> = classes.into_iter().filter(foreign).collect();
         let ingresses: Vec<Value> = ingresses.into_iter().filter(foreign).collect();
         let ingress = working_class(&classes, &ingresses);
@@ -249,10 +252,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nodes_of_several_architectures_are_refused() {
+    async fn nodes_of_several_architectures_have_no_platform_in_common() {
         let kube = cluster();
         kube.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "b", "labels": {"kubernetes.io/arch": "arm64"}}}));
-        let error = Existing::read(&kube, "work", "").await.unwrap_err().to_string();
-        assert!(error.contains("several architectures: amd64 (a), arm64 (b)"), "{error}");
+        let common = read(&kube).await.common;
+        let why = "the nodes have several architectures: amd64 (a), arm64 (b)".to_owned();
+        assert_eq!(common, Common { platform: None, level: None, why: Some(why) });
     }
 }

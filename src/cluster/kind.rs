@@ -47,7 +47,8 @@ pub struct Adaptation {
 }
 
 /// What a control plane for one person is told, by version of kubeadm's configuration; kind passes over those of other
-/// versions than the one it writes.
+/// versions than the one it writes, which from Kubernetes 1.36 is v1beta4. Every kind that writes that merges lists of
+/// arguments by name, where a merge patch alone would take kind's own away (kubernetes-sigs/kind#4173).
 ///
 /// - Elliptic keys are made in no time; ten RSA keys take seconds of a small machine.
 /// - The controller manager makes a service account and a token for each of its controllers when it starts, through a
@@ -66,6 +67,14 @@ scheduler: {extraArgs: {leader-elect: "false"}}
 kind: ClusterConfiguration
 apiVersion: kubeadm.k8s.io/v1beta4
 encryptionAlgorithm: ECDSA-P256
+controllerManager:
+  extraArgs:
+  - {name: kube-api-qps, value: "500"}
+  - {name: kube-api-burst, value: "1000"}
+  - {name: leader-elect, value: "false"}
+scheduler:
+  extraArgs:
+  - {name: leader-elect, value: "false"}
 "#,
 ];
 
@@ -279,6 +288,36 @@ mod tests {
         assert_eq!(told("1.34"), (true, true));
         assert_eq!(told("1.35.1"), (true, false));
         assert_eq!(told("latest"), (false, false));
+    }
+
+    /// The arguments of a component in the control plane's patch of one version, which are a map before v1beta4.
+    fn arguments(version: &str, component: &str) -> BTreeMap<String, String> {
+        let patches = spec(1).config()["kubeadmConfigPatches"].clone();
+        let patches = patches.as_array().unwrap().iter().map(|patch| patch.as_str().unwrap());
+        let parsed = patches.map(|patch| crate::yaml::parse_value("patch", patch).unwrap().to_value());
+        let of_version = |patch: &Value| {
+            patch["kind"] == "ClusterConfiguration" && patch["apiVersion"] == format!("kubeadm.k8s.io/{version}")
+        };
+        let mut found: Vec<Value> = parsed.filter(of_version).collect();
+        assert_eq!(found.len(), 1, "{version}");
+        let arguments = found.remove(0)[component]["extraArgs"].clone();
+        let pair =
+            |name: &Value, value: &Value| (name.as_str().unwrap().to_owned(), value.as_str().unwrap().to_owned());
+        match arguments {
+            Value::Array(list) => list.iter().map(|one| pair(&one["name"], &one["value"])).collect(),
+            Value::Object(map) => map.iter().map(|(name, value)| pair(&Value::from(name.as_str()), value)).collect(),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn every_version_of_the_configuration_says_the_same() {
+        for component in ["controllerManager", "scheduler"] {
+            let told = arguments("v1beta3", component);
+            assert_eq!(told["leader-elect"], "false");
+            assert_eq!(arguments("v1beta4", component), told, "{component}");
+        }
+        assert_eq!(arguments("v1beta4", "controllerManager")["kube-api-qps"], "500");
     }
 
     #[test]

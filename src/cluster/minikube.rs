@@ -199,6 +199,8 @@ pub struct Known {
     pub running: bool,
     /// Its nodes.
     pub nodes: usize,
+    /// The Kubernetes version that it was made with, such as `v1.34.4`.
+    pub kubernetes: Option<String>,
 }
 
 /// What `profile list -o json` tells of a profile; `None` where there is none, or nothing was told. What it writes on
@@ -210,5 +212,10 @@ pub fn known(stdout: &str, name: &str) -> Option<Known> {
     Some(Known {
         running: matches!(found["Status"].as_str(), Some("Running" | "OK")),
         nodes: found.pointer("/Config/Nodes").and_then(Value::as_array).map_or(0, Vec::len),
+        kubernetes: found
+            .pointer("/Config/KubernetesConfig/KubernetesVersion")
+            .and_then(Value::as_str)
+            .filter(|version| !version.is_empty())
+            .map(str::to_owned),
     })
 }

@@ -1,6 +1,6 @@
 //! Nodes of a cluster that devstack did not make, by what their objects say: nothing is run there.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cpu::{CpuFacts, CpuLevel};
 use super::node::NodeFacts;
@@ -41,6 +41,28 @@ pub fn read_labels(node: &Value) -> NodeFacts {
             .unwrap_or_default(),
         ..NodeFacts::default()
     }
+}
+
+/// The terms of a node affinity that holds pods to the nodes that [`read_labels`] says a program for this architecture
+/// and CPU level runs on; `None` where that is all of them.
+pub fn held_to(nodes: &[NodeFacts], architecture: &str, level: CpuLevel) -> Option<Vec<Value>> {
+    let leveled = architecture == "amd64" && level > CpuLevel::V1;
+    let fits = |node: &NodeFacts| node.cpu.architecture == architecture && (!leveled || node.cpu.level >= Some(level));
+    if nodes.iter().all(fits) {
+        return None;
+    }
+    let is = |key: &str, value: &str| json!({"key": key, "operator": "In", "values": [value]});
+    let own = is("kubernetes.io/arch", architecture);
+    if !leveled {
+        return Some(vec![json!({"matchExpressions": [own]})]);
+    }
+    // Of two terms one is enough, and a node of a higher level need not have the labels of a lower one.
+    let enough = LEVELS.iter().rev().filter(|(shown, _)| *shown >= level);
+    let term = |flags: &[&str]| {
+        let flags = flags.iter().map(|flag| is(&format!("{FLAGS}{flag}"), "true"));
+        json!({"matchExpressions": std::iter::once(own.clone()).chain(flags).collect::<Vec<_>>()})
+    };
+    Some(enough.map(|(_, flags)| term(flags)).collect())
 }
 
 /// A quantity as the kubelet writes it, `16384Ki` or plain bytes; 0 where it is neither.
@@ -87,5 +109,39 @@ mod tests {
         }));
         assert_eq!((facts.cpu.architecture.as_str(), facts.cpu.cpus, facts.memory), ("arm64", 4, 2 << 20));
         assert_eq!((facts.kernel.as_str(), facts.containerd.as_str()), ("6.1.0", "v2.2.3"));
+    }
+
+    #[test]
+    fn pods_are_held_to_exactly_the_nodes_that_show_the_level() {
+        let node = |name: &str, architecture: &str, flags: &[&str]| {
+            let mut labels = json!({"kubernetes.io/arch": architecture});
+            for flag in flags {
+                labels[format!("{FLAGS}{flag}")] = json!("true");
+            }
+            json!({"metadata": {"name": name, "labels": labels}})
+        };
+        let objects = [
+            node("v3", "amd64", &["AVX", "AVX2", "FMA3", "MOVBE"]),
+            node("v4", "amd64", &["AVX512F", "AVX512BW", "AVX512CD", "AVX512DQ", "AVX512VL"]),
+            node("unknown", "amd64", &[]),
+            node("arm", "arm64", &[]),
+        ];
+        let selects = |term: &Value, object: &Value| {
+            let mut expressions = term["matchExpressions"].as_array().unwrap().iter();
+            let holds = |one: &Value| object["metadata"]["labels"][one["key"].as_str().unwrap()] == one["values"][0];
+            expressions.all(holds)
+        };
+        let held = |objects: &[Value], architecture: &str, level: CpuLevel| {
+            let nodes: Vec<NodeFacts> = objects.iter().map(read_labels).collect();
+            let terms = held_to(&nodes, architecture, level)?;
+            let chosen = objects.iter().filter(|object| terms.iter().any(|term| selects(term, object)));
+            Some(chosen.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(held(&objects, "amd64", CpuLevel::V2).unwrap(), ["v3", "v4"]);
+        assert_eq!(held(&objects, "amd64", CpuLevel::V4).unwrap(), ["v4"]);
+        assert_eq!(held(&objects, "amd64", CpuLevel::V1).unwrap(), ["v3", "v4", "unknown"]);
+        assert_eq!(held(&objects, "arm64", CpuLevel::V2).unwrap(), ["arm"]);
+        assert_eq!(held(&objects[..3], "amd64", CpuLevel::V1), None);
+        assert_eq!(held(&objects[..2], "amd64", CpuLevel::V3), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Cluster nodes: what was read in each, and what a cluster of several has in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +155,33 @@ pub fn common(nodes: &[NodeFacts]) -> Result<Option<Common>, MixedArchitectures>
     Ok(Some(Common { platform, level, why }))
 }
 
+/// Nodes that one image runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeGroup {
+    /// Their platform.
+    pub platform: String,
+    /// The lowest of their CPU levels; `None` where a node's is not known, or the architecture has none.
+    pub level: Option<CpuLevel>,
+    /// How many they are.
+    pub nodes: usize,
+}
+
+/// The groups of nodes that an image can be chosen for, the largest first: for each architecture those of each level and
+/// above. Nodes that do not tell their architecture are in none.
+pub fn groups(nodes: &[NodeFacts]) -> Vec<NodeGroup> {
+    let known = nodes.iter().filter(|node| !node.cpu.architecture.is_empty());
+    let kinds: BTreeSet<(&str, Option<CpuLevel>)> =
+        known.map(|node| (&*node.cpu.architecture, node.cpu.level)).collect();
+    let group = |(architecture, level): (&str, Option<CpuLevel>)| NodeGroup {
+        platform: format!("linux/{architecture}"),
+        level,
+        nodes: nodes.iter().filter(|node| node.cpu.architecture == architecture && node.cpu.level >= level).count(),
+    };
+    let mut groups: Vec<NodeGroup> = kinds.into_iter().map(group).collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.nodes));
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +207,23 @@ mod tests {
         assert_eq!(of(&[node("a", "amd64", v3), node("b", "amd64", None)]), Some((None, Some(why))));
         assert_eq!(of(&[node("a", "arm64", None), node("b", "arm64", None)]), Some((None, None)));
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn nodes_that_differ_fall_into_groups() {
+        let (v2, v3) = (Some(CpuLevel::V2), Some(CpuLevel::V3));
+        let of = |nodes: &[NodeFacts]| {
+            let groups = groups(nodes).into_iter();
+            groups.map(|group| (group.platform, group.level, group.nodes)).collect::<Vec<_>>()
+        };
+        let (amd64, arm64) = (|| "linux/amd64".to_owned(), || "linux/arm64".to_owned());
+        assert_eq!(of(&[node("a", "amd64", v3), node("b", "amd64", v3)]), [(amd64(), v3, 2)]);
+        let levels = [node("a", "amd64", v3), node("b", "amd64", None), node("c", "amd64", v2)];
+        assert_eq!(of(&levels), [(amd64(), None, 3), (amd64(), v2, 2), (amd64(), v3, 1)]);
+        let both = [node("a", "amd64", v3), node("b", "arm64", None), node("c", "arm64", None)];
+        assert_eq!(of(&both), [(arm64(), None, 2), (amd64(), v3, 1)]);
+        assert_eq!(of(&[node("a", "", None), node("b", "arm64", None)]), [(arm64(), None, 1)]);
+        assert_eq!(of(&[]), []);
     }
 
     #[test]

@@ -65,11 +65,26 @@ impl Choice {
             || self.version.parse().is_ok_and(|version| kubernetes.contains(version))
     }
 
-    /// Whether this is the recorded choice. Where the image is seen to be at the moment, and what that costs, is not
-    /// part of it: after an `up` every node has what was fetched before.
+    /// Whether this is the recorded choice. Where the image is seen to be at the moment, what that costs and what was
+    /// looked at before it is not part of it: after an `up` every node has what was fetched before, and nobody is asked
+    /// for what nodes have.
     pub fn is_still(&self, recorded: &Self) -> bool {
-        let Self { source, why, download_bytes, expect_seconds, .. } = recorded.clone();
-        Self { source, why, download_bytes, expect_seconds, ..self.clone() } == *recorded
+        let Self { source, why, rejected, download_bytes, expect_seconds, .. } = recorded.clone();
+        // A registry pins an index, the store the manifest of one platform, and nodes tell nothing.
+        let elsewhere = self.source.word() != recorded.source.word();
+        let digest = if elsewhere { recorded.digest.clone() } else { self.digest.clone() };
+        Self { source, why, rejected, digest, download_bytes, expect_seconds, ..self.clone() } == *recorded
+    }
+
+    /// What is recorded of choices after others: each that is still the recorded one stays as it is, for where it came
+    /// from is not seen any more. That nodes had it is no place to get it from, and gives way to one.
+    pub fn record<'a>(chosen: impl Iterator<Item = &'a Self>, recorded: &[Self]) -> Vec<Self> {
+        let of = |choice: &Self| {
+            let known = recorded.iter().find(|known| known.role == choice.role);
+            let known = known.filter(|known| choice.is_still(known));
+            known.filter(|known| known.source != Source::Nodes).unwrap_or(choice).clone()
+        };
+        chosen.map(of).collect()
     }
 }
 
@@ -169,34 +184,79 @@ pub enum Obstacle {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_choice_is_the_recorded_one_wherever_its_image_is_by_now() {
-        let reference: Reference = "docker.io/minio/minio:v1".parse().unwrap();
-        let recorded = Choice {
-            role: "minio".to_owned(),
+    fn reference(text: &str) -> Reference {
+        text.parse().unwrap()
+    }
+
+    fn fetched(role: &str) -> Choice {
+        let reference = reference(&format!("docker.io/{role}/{role}:v1"));
+        Choice {
+            role: role.to_owned(),
             version: "v1".to_owned(),
             reference: reference.to_string(),
-            digest: None,
+            digest: Some(Digest::of(b"index")),
             platform: Platform::linux("amd64"),
             cpu: CpuLevel::V1,
             source: Source::Registry { pull: reference },
             manifests: None,
             why: "the newest".to_owned(),
-            rejected: Vec::new(),
+            rejected: vec![Rejected {
+                reference: "docker.io/gone:v2".to_owned(),
+                version: "v2".to_owned(),
+                kind: Obstacle::NotFound,
+                reason: "docker.io does not have it".to_owned(),
+            }],
             substitute: false,
             named_by_user: false,
             note: None,
             download_bytes: Some(60 << 20),
             expect_seconds: None,
-        };
-        let now = Choice {
+        }
+    }
+
+    /// The same image as the resolver finds it on nodes that have it.
+    fn on_nodes(role: &str) -> Choice {
+        Choice {
             source: Source::Nodes,
+            digest: None,
             why: "chosen before, and every node has it".to_owned(),
+            rejected: Vec::new(),
             download_bytes: None,
-            ..recorded.clone()
-        };
+            ..fetched(role)
+        }
+    }
+
+    #[test]
+    fn a_choice_is_the_recorded_one_wherever_its_image_is_by_now() {
+        let (recorded, now) = (fetched("minio"), on_nodes("minio"));
         assert!(now.is_still(&recorded));
         assert!(!Choice { version: "v2".to_owned(), ..now.clone() }.is_still(&recorded));
-        assert!(!Choice { named_by_user: true, ..now }.is_still(&recorded));
+        assert!(!Choice { named_by_user: true, ..now.clone() }.is_still(&recorded));
+        let stored = Choice { source: Source::Store, digest: Some(Digest::of(b"manifest")), ..now };
+        assert!(stored.is_still(&recorded));
+        // The registry means another image by the same name.
+        let moved = Choice { digest: Some(Digest::of(b"other")), ..recorded.clone() };
+        assert!(!moved.is_still(&recorded));
+    }
+
+    #[test]
+    fn a_new_role_or_version_leaves_the_record_of_the_others() {
+        let recorded = [fetched("minio"), fetched("traefik")];
+        let newer = Choice { version: "v2".to_owned(), ..fetched("s3www") };
+        let now = [on_nodes("minio"), on_nodes("traefik"), newer.clone()];
+        let record = Choice::record(now.iter(), &recorded);
+        assert_eq!(record, [fetched("minio"), fetched("traefik"), newer.clone()]);
+        // What is not asked for any more is forgotten, and what changed is told as it is.
+        let changed = Choice { version: "v2".to_owned(), ..on_nodes("traefik") };
+        let now = [changed.clone(), newer.clone()];
+        assert_eq!(Choice::record(now.iter(), &record), [changed, newer]);
+    }
+
+    #[test]
+    fn a_place_to_get_it_from_is_worth_more_than_that_nodes_had_it() {
+        let recorded = [on_nodes("minio")];
+        let now = [fetched("minio")];
+        assert_eq!(Choice::record(now.iter(), &recorded), now);
+        assert_eq!(Choice::record(recorded.iter(), &now), now);
     }
 }

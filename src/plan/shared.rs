@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{Base, Inputs, id, needs, node};
+use super::{Base, Ground, Inputs, id, needs, node};
 use crate::cluster::existing::Existing;
 use crate::graph::{Need, Node, When};
 use crate::image::{Choice, Publish};
+use crate::profile::{Placement, ResolvedComponent};
 use crate::step::{Claim, JoinStep, ObtainStep, PublishStep, ReachStep, RegistryStep, Step};
 
 /// What a step that found the way to the ingress calls its address.
@@ -76,6 +77,18 @@ pub(super) fn base(inputs: &Inputs<'_>, shared: &Shared) -> Base {
         before.extend(needs(&[(id::PUBLISH, Done)]));
     }
     Base { steps, before, images: id::PUBLISH, placed, claim: Some(claim) }
+}
+
+/// The terms that hold a component's pods to the nodes that its images run on, where it allows that and they do not run
+/// on all.
+pub(super) fn held_to(inputs: &Inputs<'_>, component: &ResolvedComponent) -> Option<Vec<Value>> {
+    let Ground::Shared(shared) = &inputs.ground else { return None };
+    let own = |choice: &&Choice| component.images.values().any(|role| *role == choice.role);
+    let choices: Vec<&Choice> = inputs.choices.iter().filter(own).collect();
+    let level = choices.iter().map(|choice| choice.cpu).max()?;
+    let architecture = &choices.first()?.platform.architecture;
+    let held = || crate::facts::held_to(&shared.existing.nodes, architecture, level);
+    (component.placement == Placement::Fitting).then(held)?
 }
 
 /// The way to the ingress, once everything that it leads to is there.

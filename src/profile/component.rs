@@ -192,6 +192,7 @@ impl Draft {
             memory: self.memory,
             disk: self.disk,
             kubernetes: self.file.kubernetes,
+            placement: self.file.placement,
             world: Arc::clone(world),
         }
     }

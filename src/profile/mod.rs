@@ -32,6 +32,7 @@ pub use resolved::{
     ContentSource, ContentSpec, ManifestTemplate, Ready, ReadyKind, Resolved, ResolvedCluster, ResolvedComponent,
     ResolvedRoute, Verification,
 };
+pub use schema::Placement;
 pub use scope::{Scope, SubstituteError, substitute};
 pub use show::to_json;
 pub use source::ProfileSource;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::ProfileError;
-use super::schema::{KubernetesRange, Loop, Parameter, Verify};
+use super::schema::{KubernetesRange, Loop, Parameter, Placement, Verify};
 use super::scope::{Scope, SubstituteError};
 use super::world::{Bindings, Env, World};
 
@@ -110,6 +110,8 @@ pub struct ResolvedComponent {
     pub disk: u64,
     /// The Kubernetes versions it works on.
     pub kubernetes: Option<KubernetesRange>,
+    /// Where its pods run among nodes that differ.
+    pub placement: Placement,
     pub(super) world: Arc<World>,
 }
 

@@ -248,6 +248,20 @@ pub struct ComponentFile {
     /// The Kubernetes versions it works on.
     #[serde(default)]
     pub kubernetes: Option<KubernetesRange>,
+    /// Where its pods run in a cluster whose nodes differ in architecture or CPU level.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+/// Where pods run in a cluster whose nodes differ in architecture or CPU level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// On any node: only images are taken that run on all of them.
+    #[default]
+    Everywhere,
+    /// On the nodes that the best image to be had runs on, by a required node affinity.
+    Fitting,
 }
 
 /// Kubernetes versions, both ends included.

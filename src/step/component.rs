@@ -14,7 +14,7 @@ use crate::ports::Kube;
 use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
-use crate::step::objects::{Put, drifts, has_pods};
+use crate::step::objects::{Put, drifts, has_pods, hold};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
 use crate::step_ids;
@@ -40,6 +40,8 @@ pub struct ComponentStep {
     pub before: Vec<ObjectKey>,
     /// The claim on its objects, in a cluster that others use too.
     pub claim: Option<Claim>,
+    /// The terms of the node affinity of its pods, where its images do not run on every node.
+    pub nodes: Option<Vec<Value>>,
 }
 
 impl ComponentStep {
@@ -56,6 +58,9 @@ impl ComponentStep {
     fn render(&self, network: &Value, images: &Value) -> Result<Vec<Vec<Value>>, StepError> {
         let scope = self.scope(network, images);
         let mut waves = self.component.render(&scope).map_err(|error| StepError::of(&error))?;
+        if let Some(terms) = &self.nodes {
+            waves.iter_mut().flatten().for_each(|object| hold(object, terms));
+        }
         if let Some(claim) = &self.claim {
             waves.iter_mut().flatten().for_each(|object| claim.mark(object));
         }

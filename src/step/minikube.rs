@@ -33,10 +33,10 @@ impl MinikubeStep {
         let what = format!("minikube profile {}, {nodes}", self.spec.name);
         Ok(match look(&*world.runner, &self.spec).await? {
             None => Observed::new(Action::Create, what),
-            Some(Known { running: true, nodes }) if nodes == usize::from(self.spec.nodes) => {
+            Some(Known { running: true, nodes, .. }) if nodes == usize::from(self.spec.nodes) => {
                 Observed::new(Action::Leave, what)
             }
-            Some(Known { running: true, nodes }) => {
+            Some(Known { running: true, nodes, .. }) => {
                 Observed::new(Action::Repair, what).because(format!("it has {nodes} nodes"))
             }
             Some(_) => Observed::new(Action::Repair, what).because("it does not run"),
@@ -46,7 +46,8 @@ impl MinikubeStep {
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
         let world = run.world;
         let wanted = usize::from(self.spec.nodes);
-        let ready = |known: &Option<Known>| *known == Some(Known { running: true, nodes: wanted });
+        let ready =
+            |known: &Option<Known>| matches!(known, Some(Known { running: true, nodes, .. }) if *nodes == wanted);
         let before = look(&*world.runner, &self.spec).await?;
         let started = !ready(&before);
         if started {

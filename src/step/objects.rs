@@ -99,6 +99,32 @@ pub(super) fn has_pods(object: &Value) -> bool {
     )
 }
 
+/// Holds the pods of an object to the nodes of one of these terms, beside what its author asks of nodes.
+pub(super) fn hold(object: &mut Value, terms: &[Value]) {
+    let at = match object["kind"].as_str() {
+        Some("Pod") => "/spec",
+        Some("CronJob") => "/spec/jobTemplate/spec/template/spec",
+        _ => "/spec/template/spec",
+    };
+    if !has_pods(object) {
+        return;
+    }
+    let Some(spec) = object.pointer_mut(at).filter(|spec| spec.is_object()) else { return };
+    let required = &mut spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let both = |own: &Value| {
+        let own = own.clone();
+        terms.iter().map(move |term| {
+            let mut both = own.clone();
+            let expressions = [&own, term].map(|one| one["matchExpressions"].as_array().cloned().unwrap_or_default());
+            both["matchExpressions"] = expressions.concat().into();
+            both
+        })
+    };
+    let own = required["nodeSelectorTerms"].as_array().cloned().unwrap_or_default();
+    let held: Vec<Value> = if own.is_empty() { terms.to_vec() } else { own.iter().flat_map(both).collect() };
+    required["nodeSelectorTerms"] = held.into();
+}
+
 /// Applies an object; tells whether that changed it, and gives it as stored. `before` keeps what was read of it across
 /// attempts, so that one whose answer was lost counts.
 async fn compared(kube: &dyn Kube, object: &Value, before: &mut Option<Value>) -> Result<(bool, Value), KubeError> {
@@ -283,5 +309,29 @@ mod tests {
             |manager: &str| own_entry(&json!({"metadata": {"managedFields": [{"manager": manager, "time": "x"}]}}));
         assert_eq!(of("kubectl"), own_entry(&Value::Null));
         assert_ne!(of(FIELD_MANAGER), own_entry(&Value::Null));
+    }
+
+    #[test]
+    fn pods_are_held_beside_what_their_author_asks_of_nodes() {
+        const REQUIRED: &str =
+            "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+        let is = |key: &str| json!({"key": key, "operator": "Exists"});
+        let terms = ["v3", "v4"].map(|key| json!({"matchExpressions": [is(key)]}));
+        let held = |mut object: Value, spec: &str| {
+            hold(&mut object, &terms);
+            object.pointer(&format!("{spec}{REQUIRED}")).cloned()
+        };
+        let deployment = |spec: Value| json!({"kind": "Deployment", "spec": {"template": {"spec": spec}}});
+        assert_eq!(held(deployment(json!({"containers": []})), "/spec/template/spec"), Some(json!(terms)));
+        let own = json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [{"matchExpressions": [is("disk")]}]}}, "podAffinity": {}}});
+        let both = ["v3", "v4"].map(|key| json!({"matchExpressions": [is("disk"), is(key)]}));
+        assert_eq!(held(deployment(own), "/spec/template/spec"), Some(json!(both)));
+        assert_eq!(held(json!({"kind": "Pod", "spec": {}}), "/spec"), Some(json!(terms)));
+        let job = json!({"kind": "CronJob", "spec": {"jobTemplate": {"spec": {"template": {"spec": {}}}}}});
+        assert_eq!(held(job, "/spec/jobTemplate/spec/template/spec"), Some(json!(terms)));
+        let mut service = json!({"kind": "Service", "spec": {"ports": []}});
+        hold(&mut service, &terms);
+        assert_eq!(service, json!({"kind": "Service", "spec": {"ports": []}}));
     }
 }

@@ -287,12 +287,12 @@ impl Gathered {
     /// What the file system said.
     pub fn record_choices(&self) -> Result<(), Failure> {
         let path = self.world.dir.join(choose::CHOICES);
-        let all: Vec<&Choice> = self.all_choices().collect();
         let recorded = choose::recorded_choices(&self.world);
-        if all.len() == recorded.len() && all.iter().zip(&recorded).all(|(choice, known)| choice.is_still(known)) {
+        let record = Choice::record(self.all_choices(), &recorded);
+        if record == recorded {
             return Ok(());
         }
-        let text = serde_json::to_vec_pretty(&all).unwrap_or_default();
+        let text = serde_json::to_vec_pretty(&record).unwrap_or_default();
         Ok(self.world.ctx.fs.write(&path, &text, 0o600).map_err(StepError::writing(&path))?)
     }
 
@@ -383,7 +383,7 @@ impl Gathered {
             (Some(Shared { existing, .. }), _) => (
                 existing.common.level,
                 existing.common.why.clone(),
-                existing.common.platform.clone().unwrap_or_default(),
+                existing.common.platform.clone().unwrap_or_else(|| "several architectures".to_owned()),
                 format!("existing, {} ({})", existing.context, existing.identity.server),
                 existing.version.clone(),
             ),

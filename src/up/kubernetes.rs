@@ -56,12 +56,12 @@ pub(super) fn refuse(profile: &Resolved, version: &str, hint: &str) -> Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::profile::{self, ProfileSource};
 
     /// A profile with the components `old` and `new`, which work with these versions.
-    fn profile(kubernetes: &str, old: &str, new: &str) -> Result<Resolved, String> {
+    pub(in crate::up) fn profile(kubernetes: &str, old: &str, new: &str) -> Result<Resolved, String> {
         let dir = tempfile::tempdir().unwrap();
         for (name, range) in [("old", old), ("new", new)] {
             let place = dir.path().join("components").join(name);

@@ -8,14 +8,14 @@ use crate::cluster::registry;
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
-use crate::image::{Choice, Images, KubeVersion, Limits, Source, Target};
+use crate::image::{Choice, Images, Limits, Source};
 use crate::journal::Opened;
 use crate::plan::{Delivery, Shared, Via};
 use crate::profile::Resolved;
 use crate::secrets;
 use crate::step::World;
 use crate::up::gather::{Gathered, Settled, load, sites};
-use crate::up::{Desired, choose, kubernetes};
+use crate::up::{Desired, choose, kubernetes, placement};
 
 /// Reads the cluster behind a context of the user's kubeconfig.
 ///
@@ -44,15 +44,12 @@ pub(super) async fn gather(
         Images::open(ctx, engine.is_some().then(|| world.engine.clone()), world.runner.clone(), Limits::default())?;
     let facts = Facts { source: None, host, engine, nodes: existing.nodes.clone() };
     let world = world.with_images(images);
-    let target = target(&existing)?;
     let recorded = choose::recorded_choices(&world);
-    let choices = choose::choose(&world, &profile, &[], target.clone(), &existing.images, desired.offline).await?;
+    let choices = placement::choose(&world, &profile, &existing, desired.offline).await?;
     let brought: Vec<Choice> = choices.iter().filter(|choice| is_brought(choice, &recorded)).cloned().collect();
     let delivery = match brought.is_empty() {
         true => None,
-        false => {
-            Some(Delivery { via: via(&world, target, &existing, desired.offline, &recorded).await?, choices: brought })
-        }
+        false => Some(Delivery { via: via(&world, &existing, desired.offline, &recorded).await?, choices: brought }),
     };
     let instance = match opened.and_then(|opened| opened.instance.clone()) {
         Some(instance) => instance,
@@ -90,16 +87,6 @@ fn volumes(profile: &Resolved, settled: &Settled, existing: &Existing) -> Result
         .hint("choose one of `kubectl get storageclass` with --set COMPONENT.storageClass=NAME"))
 }
 
-fn target(existing: &Existing) -> Result<Target, Failure> {
-    let unknown = || Failure::new(ExitCode::Failed, format!("the server's version {} is not known", existing.version));
-    // What follows the patch number is the distribution's own.
-    let version: KubeVersion =
-        existing.version.split(['+', '-']).next().unwrap_or_default().parse().map_err(|_| unknown())?;
-    let kubernetes = format!("1.{}", version.minor).parse().map_err(|_| unknown())?;
-    let platform = choose::platform(existing.common.platform.as_deref().unwrap_or_default())?;
-    Ok(Target { platform, cpu: existing.common.level, kubernetes, cgroup: None })
-}
-
 /// Whether devstack brings an image to the cluster: one that its nodes have, or that its own registry was seen to have,
 /// they get by themselves. What was so when it was chosen stays so, for an image must not move without a reason.
 fn is_brought(choice: &Choice, recorded: &[Choice]) -> bool {
@@ -111,20 +98,15 @@ fn is_brought(choice: &Choice, recorded: &[Choice]) -> bool {
 }
 
 /// The registry that images go through: the user's, else one of the environment's own in the cluster.
-async fn via(
-    world: &World,
-    target: Target,
-    existing: &Existing,
-    offline: bool,
-    recorded: &[Choice],
-) -> Result<Via, Failure> {
+async fn via(world: &World, existing: &Existing, offline: bool, recorded: &[Choice]) -> Result<Via, Failure> {
     let images = world.images().map_err(Failure::from)?;
     if let Some(publish) = images.publishes_to() {
         return Ok(Via::Registry(publish.clone()));
     }
     let request = crate::image::Request {
         roles: vec![registry::ROLE.to_owned()],
-        target,
+        // Its pod may run on any node.
+        target: placement::everywhere(existing)?,
         named: std::collections::BTreeMap::new(),
         recorded: recorded.to_vec(),
     };
@@ -139,4 +121,44 @@ async fn via(
         .find(|choice| !is_brought(choice, recorded))
         .map(|choice| Via::Own(Box::new(choice)))
         .ok_or_else(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn choice(role: &str, source: &serde_json::Value, digest: Option<&str>) -> Choice {
+        let digest = digest.map(|text| crate::oci::Digest::of(text.as_bytes()).to_string());
+        serde_json::from_value(json!({
+            "role": role, "version": "v1", "reference": format!("r.example/{role}:v1"), "digest": digest,
+            "platform": "linux/amd64", "cpu": "x86-64-v1", "source": source, "why": "",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_image_that_nodes_pulled_by_themselves_is_never_brought_to_them_later() {
+        let pulled = |role: &str| {
+            choice(role, &json!({"from": "registry", "pull": format!("r.example/{role}:v1")}), Some("index"))
+        };
+        let on_nodes = |role: &str| choice(role, &json!({"from": "nodes"}), None);
+        let built = |source: &serde_json::Value| choice("s3www", source, None);
+        let brought = |now: &[Choice], recorded: &[Choice]| {
+            let brought = now.iter().filter(|choice| is_brought(choice, recorded));
+            brought.map(|choice| choice.role.clone()).collect::<Vec<_>>()
+        };
+        // The first `up`: one image from its registry, one that only this machine can make.
+        let first = [pulled("traefik"), built(&json!({"from": "build", "recipe": "s3www"}))];
+        assert_eq!(brought(&first, &[]), ["s3www"]);
+        let recorded = Choice::record(first.iter(), &[]);
+        // The second has one more role; of a brought image nodes know only the name that they pulled it by.
+        let second = [on_nodes("traefik"), built(&json!({"from": "store"})), pulled("minio")];
+        assert_eq!(brought(&second, &recorded), ["s3www"]);
+        let recorded = Choice::record(second.iter(), &recorded);
+        // The third finds a node that has nothing yet, and the image in devstack's own store.
+        let third =
+            [choice("traefik", &json!({"from": "store"}), Some("manifest")), on_nodes("s3www"), on_nodes("minio")];
+        assert_eq!(brought(&third, &recorded), ["s3www"]);
+    }
 }

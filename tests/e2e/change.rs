@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::harness::{Ended, Phases, Running, World};
 
+/// A component of the user's own.
 const COMPONENT: &str = "apiVersion: devstack/v1
 kind: Component
 name: notes
@@ -12,26 +13,33 @@ parameters: {text: {type: string, default: one}}
 manifests: [{file: objects.yaml, wave: 0}]
 ";
 
-const CONFIG: &str = "apiVersion: v1
+/// Objects of it.
+pub const CONFIG: &str = "apiVersion: v1
 kind: ConfigMap
 metadata: {name: notes}
 data: {text: \"${text}\"}
 ---
 ";
 
-const MORE: &str = "apiVersion: v1
+/// One more.
+pub const MORE: &str = "apiVersion: v1
 kind: ConfigMap
 metadata: {name: more}
 ---
 ";
 
-const VOLUME: &str = "apiVersion: v1
+/// One that holds data.
+pub const VOLUME: &str = "apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
 spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 ";
 
-fn write(directory: &Path, component: &str, objects: &[&str]) {
+/// What a profile says that uses the component.
+pub const USES: &str = "components: [{use: notes}]\n";
+
+/// Writes a profile that extends `s3www`, and the component with these objects.
+pub fn write(directory: &Path, component: &str, objects: &[&str]) {
     let notes = directory.join("components/notes");
     std::fs::create_dir_all(&notes).unwrap();
     std::fs::write(notes.join("component.yaml"), COMPONENT).unwrap();
@@ -48,8 +56,7 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
     let world = World::new("change");
     let directory = world.aside.join("mine");
     let profile = directory.display().to_string();
-    let uses = "components: [{use: notes}]\n";
-    write(&directory, uses, &[CONFIG, MORE, VOLUME]);
+    write(&directory, USES, &[CONFIG, MORE, VOLUME]);
     phases.run("up with a component of the user's own", || world.up(&[&profile]));
     let pods = || world.kubectl(&["get", "pods", "-A", "-o=custom-columns=U:.metadata.uid"]);
     let before = pods();
@@ -65,7 +72,7 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
         assert_eq!(pods(), before, "a pod was made anew");
     });
     phases.run("an object that is asked for no more goes", || {
-        write(&directory, uses, &[CONFIG, VOLUME]);
+        write(&directory, USES, &[CONFIG, VOLUME]);
         let changes = world.dry_run(&[]);
         assert!(changes == ["prune remove 1 object ConfigMap notes/more is asked for no more"], "{changes:?}");
         world.up(&[]);

@@ -1,11 +1,12 @@
 //! An environment on a cluster that devstack did not make, reached by its kubeconfig alone: no engine answers.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::change::{CONFIG, MORE, USES, VOLUME, write as write_profile};
 use crate::harness::{Ended, Foreign, Phases, Running, World, get, gif, output, sha256};
 
 #[test]
@@ -23,6 +24,10 @@ fn a_cluster_of_somebody_else_is_used_and_given_back() {
     if up.is_some() {
         phases.run("status, doctor and env ask no engine", || looks(&world, &foreign));
         phases.run("up again changes nothing", || again(&world, &foreign));
+        if let Some(own) = phases.run("up of a profile of the user's own", || Own::new(&world, &foreign)) {
+            phases.run("an object that is asked for no more goes, what took its place stays", || own.dropped_object());
+            phases.run("a component that is asked for no more goes, data with consent", || own.dropped_component());
+        }
         phases.run("a removed namespace comes back", || repaired(&world, &foreign));
         phases.run("another environment is refused", || second(&world, &foreign));
         phases.run("another cluster is refused", || other_cluster(&world, &foreign));
@@ -141,6 +146,66 @@ fn again(world: &World, foreign: &Foreign) {
     assert_eq!(ended.changes(), Vec::<String>::new());
     serves(world, &ended);
     same(foreign, &before);
+}
+
+/// A component of the user's own beside those of the profile.
+struct Own<'a> {
+    world: &'a World,
+    foreign: &'a Foreign,
+    directory: PathBuf,
+    /// The cluster without it.
+    before: BTreeMap<String, String>,
+}
+
+impl<'a> Own<'a> {
+    fn new(world: &'a World, foreign: &'a Foreign) -> Self {
+        // Of somebody else's, in a namespace of the environment's.
+        foreign.kubectl(&["-n", "minio", "create", "configmap", "theirs", "--from-literal=colour=red"]);
+        let own = Self { world, foreign, directory: world.aside.join("mine"), before: BTreeMap::new() };
+        write_profile(&own.directory, "", &[VOLUME]);
+        serves(world, &own.up());
+        Self { before: foreign.objects(), ..own }
+    }
+
+    fn up(&self) -> Ended {
+        self.foreign.run(self.world, &["up", &self.directory.display().to_string()]).expect(0)
+    }
+
+    fn dropped_object(&self) {
+        write_profile(&self.directory, USES, &[CONFIG, MORE, VOLUME]);
+        serves(self.world, &self.up());
+        let before = self.foreign.objects();
+        write_profile(&self.directory, USES, &[CONFIG, VOLUME]);
+        let ended = self.up();
+        assert_eq!(ended.changes(), ["prune remove 1 object ConfigMap notes/more is asked for no more"]);
+        let difference = self.foreign.difference(&before);
+        assert!(
+            difference.len() == 1 && difference[0].starts_with("v1 ConfigMap notes more: Some("),
+            "{difference:#?}"
+        );
+        // Somebody takes one away and makes another by its name; it is not this environment's any more.
+        self.foreign.kubectl(&["-n", "notes", "delete", "configmap", "notes"]);
+        self.foreign.kubectl(&["-n", "notes", "create", "configmap", "notes", "--from-literal=text=theirs"]);
+        let before = self.foreign.objects();
+        write_profile(&self.directory, USES, &[VOLUME]);
+        assert_eq!(self.up().changes(), Vec::<String>::new());
+        same(self.foreign, &before);
+    }
+
+    fn dropped_component(&self) {
+        write_profile(&self.directory, "", &[VOLUME]);
+        let before = self.foreign.objects();
+        let mut bare = self.world.bare(&["up", &self.directory.display().to_string(), "-o", "json"]);
+        bare.args(["--env", &self.world.env]);
+        let refused = Running::start(self.foreign.without_engine(self.world, bare)).end().expect(5);
+        assert!(refused.last("error").to_string().contains("volume notes/data (1Mi)"), "{}", refused.story());
+        same(self.foreign, &before);
+        let ended = self.up();
+        let changes = ended.changes();
+        assert!(changes.len() == 1 && changes[0].starts_with("prune remove component notes, "), "{changes:#?}");
+        serves(self.world, &ended);
+        same(self.foreign, &self.before);
+    }
 }
 
 fn repaired(world: &World, foreign: &Foreign) {

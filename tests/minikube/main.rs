@@ -94,7 +94,8 @@ fn what_is_no_json_still_says_why() {
 fn a_profile_is_known_by_its_name_alone() {
     let list = recording("profile-list-after-failure");
     assert_eq!((list.status, list.stderr.is_empty()), (Some(0), false));
-    assert_eq!(known(&list.stdout, "minikube"), Some(Known { running: false, nodes: 1 }));
+    let kubernetes = Some("v1.34.4".to_owned());
+    assert_eq!(known(&list.stdout, "minikube"), Some(Known { running: false, nodes: 1, kubernetes }));
     assert_eq!(known(&list.stdout, "devstack-demo"), None);
     assert_eq!(known(&recording("profile-list-empty").stdout, "minikube"), None);
     // Exit status 0 without any JSON, and JSON that is none.
