@@ -10,8 +10,8 @@ use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError};
 use crate::step::World;
-use crate::undo::{self, Undone};
-use crate::up::{forget_untouched, lock};
+use crate::undo::{self, Undone, strangers};
+use crate::up::{Ask, forget_untouched, lock};
 
 /// What came of a `down`.
 #[derive(Debug, Default)]
@@ -26,20 +26,31 @@ pub struct Downed {
     pub seconds: f64,
 }
 
-/// Takes one environment down and verifies it.
+/// Takes one environment down and verifies it; `ask` is asked where somebody else loses something by it.
 ///
 /// # Errors
-/// Where the engine cannot be asked, the lock is held, or an undo failed. What was taken back stays so; a second call
-/// goes on.
-pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool) -> Result<Downed, Failure> {
+/// Where the engine cannot be asked, the lock is held, consent is missing, or an undo failed. What was taken back stays
+/// so; a second call goes on.
+pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool, ask: Ask<'_>) -> Result<Downed, Failure> {
     let world = World::real(ctx, environment);
     let lock = lock(ctx, &world, "down")?;
-    let downed = take_back(ctx, &world, keep_cluster).await;
+    let downed = match agree(&world, ask).await {
+        Ok(()) => take_back(ctx, &world, keep_cluster).await,
+        Err(refusal) => Err(refusal),
+    };
     if downed.is_err() {
         forget_untouched(ctx, &world);
     }
     lock.release();
     downed
+}
+
+/// Asks before workloads of others go with the namespaces they were put into.
+async fn agree(world: &World, ask: Ask<'_>) -> Result<(), Failure> {
+    // A journal that cannot be read is told of by whoever needs it.
+    let Ok(journal) = Journal::open(&world.dir, world.ctx.fs.clone()) else { return Ok(()) };
+    let at_stake = strangers::at_stake(world, &journal).await;
+    if at_stake.is_empty() { Ok(()) } else { ask(at_stake) }
 }
 
 /// How often what is still there is taken back once more, and after which time.

@@ -1,6 +1,7 @@
 //! Takes changes back, from the journal alone and, where there is none, from labels and reserved names.
 
 pub(crate) mod objects;
+pub(crate) mod strangers;
 
 use std::time::Duration;
 

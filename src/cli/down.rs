@@ -6,6 +6,7 @@ use super::Session;
 use super::session::Runtime;
 use crate::down::{self, Downed};
 use crate::error::{ExitCode, Failure};
+use crate::ui::confirm::Question;
 
 /// Arguments of `devstack down`.
 #[derive(Debug, clap::Args)]
@@ -39,9 +40,20 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             names.sort();
             names.dedup();
         }
+        let ask = |what: Vec<String>| {
+            session.ui.confirm(&Question {
+                what,
+                ask: "Delete the namespaces with all of this".to_owned(),
+                explain: "Somebody put these into namespaces that devstack made, in a cluster that is not devstack's \
+                          own. They go with the namespaces and cannot be brought back. Nothing is changed before you \
+                          say yes."
+                    .to_owned(),
+                privilege: false,
+            })
+        };
         let mut downed = Vec::new();
         for name in &names {
-            downed.push(down::down(ctx, name, args.keep_cluster).await?);
+            downed.push(down::down(ctx, name, args.keep_cluster, &ask).await?);
         }
         session.ui.result(down::result(&downed), &text(&downed, ctx))?;
         if session.environments()?.is_empty() {

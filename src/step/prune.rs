@@ -14,6 +14,7 @@ use crate::ports::kube::{INSTANCE_LABEL, KubeError, ObjectKey};
 use crate::step::{Applied, Claim, ComponentStep, Observed, StepError, World};
 use crate::step_ids;
 use crate::undo::objects::{Mark, mine, take_back};
+use crate::undo::strangers::strangers;
 
 /// Removes what components made and make no more, of those that are left and of those that the profile has no more.
 #[derive(Debug, Clone)]
@@ -48,8 +49,9 @@ impl PruneStep {
         let keys: Vec<ObjectKey> = stale.values().flatten().cloned().collect();
         let (keys, loses) = match world.kube() {
             Ok(kube) => {
-                let there = there(&*kube, &keys, mark(world, self.claim.as_ref())).await?;
-                let loses = lost(&*kube, &there).await?;
+                let mark = mark(world, self.claim.as_ref());
+                let there = there(&*kube, &keys, mark).await?;
+                let loses = lost(&*kube, &there, mark).await?;
                 (there, loses)
             }
             // A cluster that is stopped still has it all.
@@ -104,8 +106,9 @@ async fn there(kube: &dyn Kube, keys: &[ObjectKey], mark: Mark<'_>) -> Result<Ve
     Ok(futures::future::try_join_all(looks).await?.into_iter().flatten().cloned().collect())
 }
 
-/// The claims of volumes whose data goes with these objects.
-async fn lost(kube: &dyn Kube, keys: &[ObjectKey]) -> Result<Vec<String>, KubeError> {
+/// What goes with these objects and is more than devstack can make again: the claims of volumes with their data, and
+/// workloads without the mark, which somebody put into a namespace that goes.
+async fn lost(kube: &dyn Kube, keys: &[ObjectKey], mark: Mark<'_>) -> Result<Vec<String>, KubeError> {
     let of = |kind: &str| keys.iter().filter(|key| key.kind == kind).collect::<Vec<_>>();
     let namespaces: BTreeSet<&str> = of("Namespace").iter().map(|key| key.name.as_str()).collect();
     let claims = of("PersistentVolumeClaim");
@@ -119,13 +122,15 @@ async fn lost(kube: &dyn Kube, keys: &[ObjectKey]) -> Result<Vec<String>, KubeEr
         namespace.is_some_and(|namespace| namespaces.contains(namespace))
             || claims.iter().any(|key| key.namespace.as_deref() == namespace && Some(&*key.name) == name)
     };
-    Ok(all.iter().filter(goes).map(volume).collect())
+    let mut lost: Vec<String> = all.iter().filter(goes).map(volume).collect();
+    lost.extend(strangers(kube, &namespaces, mark).await?);
+    Ok(lost)
 }
 
 /// What may be lost with these objects, of a cluster that cannot be asked.
 fn perhaps_lost(keys: &[ObjectKey]) -> Vec<String> {
     let lost = |key: &ObjectKey| match (&*key.kind, &key.namespace) {
-        ("Namespace", _) => Some(format!("every volume of namespace {}", key.name)),
+        ("Namespace", _) => Some(format!("every volume and whatever else is in namespace {}", key.name)),
         ("PersistentVolumeClaim", Some(namespace)) => Some(format!("volume {namespace}/{}", key.name)),
         _ => None,
     };
@@ -171,7 +176,7 @@ mod tests {
     fn a_cluster_that_cannot_be_asked_may_lose_what_namespaces_and_claims_hold() {
         let claim = ObjectKey { namespace: Some("b".to_owned()), ..key("PersistentVolumeClaim", "data") };
         let lost = perhaps_lost(&[key("Namespace", "a"), claim, key("ConfigMap", "c")]);
-        assert_eq!(lost, ["every volume of namespace a", "volume b/data"]);
+        assert_eq!(lost, ["every volume and whatever else is in namespace a", "volume b/data"]);
         assert!(perhaps_lost(&[key("ConfigMap", "c")]).is_empty());
     }
 
@@ -184,11 +189,10 @@ mod tests {
                 "spec": {"resources": {"requests": {"storage": "1Gi"}}},
             }));
         }
-        assert_eq!(
-            lost(&kube, &[key("Namespace", "a"), key("Namespace", "c")]).await.unwrap(),
-            ["volume a/data (1Gi)"]
-        );
-        assert!(lost(&kube, &[key("ConfigMap", "a")]).await.unwrap().is_empty());
+        let mark = (OWNER_LABEL, "demo");
+        let gone = [key("Namespace", "a"), key("Namespace", "c")];
+        assert_eq!(lost(&kube, &gone, mark).await.unwrap(), ["volume a/data (1Gi)"]);
+        assert!(lost(&kube, &[key("ConfigMap", "a")], mark).await.unwrap().is_empty());
         assert_eq!(volumes(&kube).await.unwrap().len(), 2);
     }
 }

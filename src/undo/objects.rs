@@ -130,7 +130,7 @@ async fn gone<'a>(
 }
 
 /// The environment's cluster: the one that the verb has met, else the one behind the recorded kubeconfig.
-async fn connect(world: &World) -> Result<Arc<dyn Kube>, KubeError> {
+pub(super) async fn connect(world: &World) -> Result<Arc<dyn Kube>, KubeError> {
     if world.kube().is_err() {
         guard::enter(world).await?;
     }

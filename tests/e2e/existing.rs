@@ -32,6 +32,9 @@ fn a_cluster_of_somebody_else_is_used_and_given_back() {
         phases.run("another environment is refused", || second(&world, &foreign));
         phases.run("another cluster is refused", || other_cluster(&world, &foreign));
     }
+    if up.is_some() {
+        phases.run("down asks for what somebody put into its namespaces", || theirs(&world, &foreign));
+    }
     phases.run("down gives the cluster back as it was", || {
         let ended = foreign.run(&world, &["down"]).expect(0);
         assert_eq!(ended.last("result")["leftovers"], serde_json::json!([]), "{}", ended.story());
@@ -63,6 +66,18 @@ fn consent(world: &World, foreign: &Foreign, before: &BTreeMap<String, String>) 
     assert!(unknown.story().contains(&context), "{}", unknown.story());
     assert_eq!(world.difference(&machine), Vec::<String>::new());
     same(foreign, before);
+}
+
+/// A workload of somebody else in a namespace that devstack made: it goes with it, which takes consent.
+fn theirs(world: &World, foreign: &Foreign) {
+    foreign.kubectl(&["create", "deployment", "theirs", "-n", "minio", "--image=none.example/none", "--replicas=0"]);
+    let (machine, before) = (world.look(), foreign.objects());
+    let mut bare = world.bare(&["down", "-o", "json"]);
+    bare.args(["--env", &world.env]);
+    let ended = Running::start(foreign.without_engine(world, bare)).end().expect(5);
+    assert!(ended.story().contains("Deployment minio/theirs, which devstack did not make"), "{}", ended.story());
+    assert_eq!(world.changed(&machine), Vec::<String>::new());
+    same(foreign, &before);
 }
 
 fn server(foreign: &Foreign) -> String {
