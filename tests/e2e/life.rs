@@ -9,7 +9,7 @@ use std::process::Command;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
-use crate::harness::{Ended, Phases, Running, World, docker, output};
+use crate::harness::{Ended, Phases, Running, World, docker, output, tell};
 use crate::replaced::replaced;
 
 #[test]
@@ -35,12 +35,12 @@ fn an_environment_lives_through_everything() {
     phases.run("another cluster under the reserved name is refused", || replaced(&world));
     phases.run("down leaves nothing", || eprintln!("    down {:.1} s", world.down().seconds));
     let seconds = |ended: &Option<Ended>| ended.as_ref().map_or(f64::NAN, |ended| ended.seconds);
-    eprintln!(
-        "    cold {:.1} s, stopped node {:.1} s, removed cluster {:.1} s",
+    tell(&format!(
+        "measured: cold up {:.1} s, stopped node {:.1} s, removed cluster {:.1} s",
         cold.seconds,
         seconds(&repair),
         seconds(&again)
-    );
+    ));
     phases.end();
 }
 

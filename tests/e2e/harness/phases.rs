@@ -3,20 +3,25 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::tell;
+
 /// The parts of one test.
 pub struct Phases {
     test: &'static str,
+    began: Instant,
+    parts: usize,
     failed: Vec<String>,
 }
 
 impl Phases {
     /// Begins a test.
     pub fn of(test: &'static str) -> Self {
-        Self { test, failed: Vec::new() }
+        Self { test, began: Instant::now(), parts: 0, failed: Vec::new() }
     }
 
     /// Runs a part; gives what it gave, or `None` where it failed.
     pub fn run<T>(&mut self, name: &str, part: impl FnOnce() -> T) -> Option<T> {
+        self.parts += 1;
         let began = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(part));
         let seconds = began.elapsed().as_secs_f64();
@@ -27,8 +32,9 @@ impl Phases {
         result.ok()
     }
 
-    /// Ends the test.
+    /// Ends the test, and tells how long it took.
     pub fn end(self) {
+        tell(&format!("measured: {} {:.0} s, {} parts", self.test, self.began.elapsed().as_secs_f64(), self.parts));
         assert!(self.failed.is_empty(), "{}: failed: {}", self.test, self.failed.join("; "));
     }
 }

@@ -15,7 +15,7 @@ pub fn output(command: &mut Command) -> String {
 }
 
 /// Tells a person something, also where the test passes, whose other words are swallowed then. `scripts/test` repeats
-/// lines that begin with `skipped: ` or `matrix: `.
+/// lines that begin with `skipped: `, `matrix: ` or `measured: `.
 pub fn tell(line: &str) {
     // One test at a time: the name of this one stands before, on a line that has not ended.
     let _ = writeln!(std::io::stderr(), "\n{line}");
