@@ -37,18 +37,13 @@ pub(super) struct Begun {
 /// Asks for the deletion of everything of the journal at once, so that nothing waits for anything else; what fails is
 /// asked for again, and told, when its turn comes.
 pub(super) async fn begin(world: &World, journal: &Journal) -> Begun {
-    let pending = journal.pending();
-    let objects = pending.iter().filter_map(|(_, undo)| match undo {
-        Undo::KubeObjects { objects, .. } => Some(objects),
-        _ => None,
-    });
-    let objects: Vec<&Recorded> = objects.flatten().collect();
+    let objects = recorded(journal);
     if objects.is_empty() {
         return Begun::default();
     }
     let Ok(kube) = connect(world).await else { return Begun::default() };
     let instance = instance(journal);
-    let asked = objects.into_iter().map(|object| {
+    let asked = objects.iter().map(|object| {
         let deleted = delete(&*kube, object, mark(instance.as_deref()));
         async { deleted.await.is_ok_and(|there| there).then(|| object.0.clone()) }
     });
@@ -137,11 +132,20 @@ pub(super) async fn connect(world: &World) -> Result<Arc<dyn Kube>, KubeError> {
     world.kube()
 }
 
-fn instance(journal: &Journal) -> Option<String> {
+/// The objects of the journal that were not taken back.
+pub(super) fn recorded(journal: &Journal) -> Vec<Recorded> {
+    let objects = journal.pending().into_iter().filter_map(|(_, undo)| match undo {
+        Undo::KubeObjects { objects, .. } => Some(objects),
+        _ => None,
+    });
+    objects.flatten().collect()
+}
+
+pub(super) fn instance(journal: &Journal) -> Option<String> {
     journal.opened()?.instance
 }
 
-fn mark(instance: Option<&str>) -> Option<Mark<'_>> {
+pub(super) fn mark(instance: Option<&str>) -> Option<Mark<'_>> {
     Some((INSTANCE_LABEL, instance?))
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::journal::{Journal, Undo};
+use crate::journal::Journal;
 use crate::ports::Kube;
-use crate::ports::kube::{INSTANCE_LABEL, KubeError};
+use crate::ports::kube::KubeError;
 use crate::step::World;
-use crate::undo::objects::{Mark, connect, mine};
+use crate::undo::objects::{Mark, connect, instance, mark, mine, recorded};
 
 /// What runs because somebody applied it.
 const WORKLOADS: [(&str, &str); 6] = [
@@ -46,16 +46,12 @@ pub(crate) async fn at_stake(world: &World, journal: &Journal) -> Vec<String> {
     if !world.provider.is_shared() {
         return Vec::new();
     }
-    let Some(instance) = journal.opened().and_then(|opened| opened.instance) else { return Vec::new() };
-    let mark = (INSTANCE_LABEL, &*instance);
+    let instance = instance(journal);
+    let Some(mark) = mark(instance.as_deref()) else { return Vec::new() };
     let Ok(kube) = connect(world).await else { return Vec::new() };
-    let pending = journal.pending();
-    let objects = pending.iter().filter_map(|(_, undo)| match undo {
-        Undo::KubeObjects { objects, .. } => Some(objects),
-        _ => None,
-    });
+    let recorded = recorded(journal);
     let mut going = BTreeSet::new();
-    for (key, uid) in objects.flatten().filter(|(key, _)| key.kind == "Namespace") {
+    for (key, uid) in recorded.iter().filter(|(key, _)| key.kind == "Namespace") {
         if let Ok(Some(_)) = mine(&*kube, key, uid.as_deref(), Some(mark)).await {
             going.insert(&*key.name);
         }
@@ -67,6 +63,7 @@ pub(crate) async fn at_stake(world: &World, journal: &Journal) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::ports::fake::FakeKube;
+    use crate::ports::kube::INSTANCE_LABEL;
     use serde_json::{Value, json};
 
     #[tokio::test]

@@ -4,16 +4,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use devstack::build;
-use devstack::context::{Context, Dirs, Options, Vars};
-use devstack::event::EventSink;
-use devstack::ports::runner::ProcessRunner;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
-use super::tools::{sha256, tell};
+use super::tools::{lacks_sys_resource, sha256, tell, tool};
 
 /// The version in `tests/e2e/dockerd/go.mod`.
 const VERSION: &str = "28.5.2";
@@ -31,9 +25,6 @@ const FLAGS: [&str; 6] = [
     "-tags=exclude_graphdriver_btrfs",
     "-ldflags=-s -w -X github.com/docker/docker/dockerversion.Version=28.5.2",
 ];
-
-/// `CAP_SYS_RESOURCE` is this bit of the bounding set.
-const SYS_RESOURCE: u32 = 24;
 
 /// What such an engine needs, found or built.
 pub struct StoreEngine {
@@ -138,18 +129,6 @@ fn programs() -> Result<PathBuf, String> {
 
 /// The directory of the containerd that goes into devstack's own nodes.
 fn containerd() -> Result<PathBuf, String> {
-    let vars = Vars::of_process();
-    let ctx = Context::real(Dirs::of(&vars).unwrap(), vars, EventSink::null(), Options::default());
-    let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "store"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let program = runtime.block_on(build::tool(&ctx, runner, "containerd", "containerd"));
-    let program = program.map_err(|error| format!("containerd cannot be built: {error}"))?;
+    let program = tool("containerd").map_err(|error| format!("containerd cannot be built: {error}"))?;
     Ok(program.parent().unwrap().to_owned())
-}
-
-fn lacks_sys_resource() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    set.is_some_and(|set| (set >> SYS_RESOURCE) & 1 == 0)
 }

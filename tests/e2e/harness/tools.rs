@@ -1,10 +1,16 @@
 //! Small helpers: child processes of the test, digests, files.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use devstack::build::{self, BuildError};
+use devstack::context::{Context, Dirs, Options, Vars};
+use devstack::event::EventSink;
+use devstack::ports::runner::ProcessRunner;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 /// Runs a command and gives what it wrote; panics with both streams where it fails.
 pub fn output(command: &mut Command) -> String {
@@ -24,6 +30,26 @@ pub fn tell(line: &str) {
 /// Runs docker's CLI.
 pub fn docker(args: &[&str]) -> String {
     output(Command::new("docker").args(args))
+}
+
+/// A program that devstack builds from its module for itself.
+pub fn tool(name: &str) -> Result<PathBuf, BuildError> {
+    let vars = Vars::of_process();
+    let ctx = Context::real(Dirs::of(&vars).unwrap(), vars, EventSink::null(), Options::default());
+    let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "e2e"));
+    runtime().block_on(build::tool(&ctx, runner, name, name))
+}
+
+/// What runs one future of the library's.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Whether no container may have `CAP_SYS_RESOURCE` here: it is not in the bounding set.
+pub fn lacks_sys_resource() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+    (u64::from_str_radix(set.trim(), 16).unwrap() >> 24) & 1 == 0
 }
 
 /// A digest in hexadecimal.
