@@ -240,7 +240,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             placed: placed.clone(),
             before: made.get(&component.name).cloned().unwrap_or_default(),
             claim: claim.clone(),
-            nodes: shared::held_to(inputs, component),
+            held: shared::held_to(inputs, component),
         };
         components.push(step.clone());
         let step = Step::Component(Box::new(step));

@@ -43,18 +43,28 @@ pub fn read_labels(node: &Value) -> NodeFacts {
     }
 }
 
-/// The terms of a node affinity that holds pods to the nodes that [`read_labels`] says a program for this architecture
-/// and CPU level runs on; `None` where that is all of them.
-pub fn held_to(nodes: &[NodeFacts], architecture: &str, level: CpuLevel) -> Option<Vec<Value>> {
+/// The nodes of a cluster that some pods are held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Their names.
+    pub nodes: Vec<String>,
+    /// The terms of a node affinity that selects them: `nodeSelectorTerms`.
+    pub terms: Vec<Value>,
+}
+
+/// The nodes that [`read_labels`] says a program for this architecture and CPU level runs on; `None` where that is all
+/// of them.
+pub fn held_to(nodes: &[NodeFacts], architecture: &str, level: CpuLevel) -> Option<Held> {
     let leveled = architecture == "amd64" && level > CpuLevel::V1;
     let fits = |node: &NodeFacts| node.cpu.architecture == architecture && (!leveled || node.cpu.level >= Some(level));
-    if nodes.iter().all(fits) {
+    let names: Vec<String> = nodes.iter().filter(|node| fits(node)).map(|node| node.name.clone()).collect();
+    if names.len() == nodes.len() {
         return None;
     }
     let is = |key: &str, value: &str| json!({"key": key, "operator": "In", "values": [value]});
     let own = is("kubernetes.io/arch", architecture);
     if !leveled {
-        return Some(vec![json!({"matchExpressions": [own]})]);
+        return Some(Held { nodes: names, terms: vec![json!({"matchExpressions": [own]})] });
     }
     // Of two terms one is enough, and a node of a higher level need not have the labels of a lower one.
     let enough = LEVELS.iter().rev().filter(|(shown, _)| *shown >= level);
@@ -62,7 +72,7 @@ pub fn held_to(nodes: &[NodeFacts], architecture: &str, level: CpuLevel) -> Opti
         let flags = flags.iter().map(|flag| is(&format!("{FLAGS}{flag}"), "true"));
         json!({"matchExpressions": std::iter::once(own.clone()).chain(flags).collect::<Vec<_>>()})
     };
-    Some(enough.map(|(_, flags)| term(flags)).collect())
+    Some(Held { nodes: names, terms: enough.map(|(_, flags)| term(flags)).collect() })
 }
 
 /// A quantity as the kubelet writes it, `16384Ki` or plain bytes; 0 where it is neither.
@@ -133,9 +143,11 @@ mod tests {
         };
         let held = |objects: &[Value], architecture: &str, level: CpuLevel| {
             let nodes: Vec<NodeFacts> = objects.iter().map(read_labels).collect();
-            let terms = held_to(&nodes, architecture, level)?;
-            let chosen = objects.iter().filter(|object| terms.iter().any(|term| selects(term, object)));
-            Some(chosen.map(|object| object["metadata"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+            let held = held_to(&nodes, architecture, level)?;
+            let chosen = objects.iter().filter(|object| held.terms.iter().any(|term| selects(term, object)));
+            let names: Vec<_> = chosen.map(|object| object["metadata"]["name"].as_str().unwrap()).collect();
+            assert_eq!(held.nodes, names);
+            Some(held.nodes)
         };
         assert_eq!(held(&objects, "amd64", CpuLevel::V2).unwrap(), ["v3", "v4"]);
         assert_eq!(held(&objects, "amd64", CpuLevel::V4).unwrap(), ["v4"]);

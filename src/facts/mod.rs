@@ -20,7 +20,7 @@ pub use engine::{EngineFacts, EngineKind, Reachability, measure_cpu, reachable};
 pub(crate) use file::size;
 pub use file::{Facts, FactsError, parse};
 pub use host::{CapSet, Disk, DockerGroup, HostFacts, Inotify, Wsl};
-pub use labels::{held_to, read_labels};
+pub use labels::{Held, held_to, read_labels};
 pub use machine::Machine;
 pub use node::{Common, MixedArchitectures, NodeFacts, NodeGroup, common, groups, read_node, read_node_cpu};
 pub use policy::NetworkPolicy;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Base, Ground, Inputs, id, needs, node};
 use crate::cluster::existing::Existing;
+use crate::facts::{self, Held};
 use crate::graph::{Need, Node, When};
 use crate::image::{Choice, Publish};
 use crate::profile::{Placement, ResolvedComponent};
@@ -79,15 +80,14 @@ pub(super) fn base(inputs: &Inputs<'_>, shared: &Shared) -> Base {
     Base { steps, before, images: id::PUBLISH, placed, claim: Some(claim) }
 }
 
-/// The terms that hold a component's pods to the nodes that its images run on, where it allows that and they do not run
-/// on all.
-pub(super) fn held_to(inputs: &Inputs<'_>, component: &ResolvedComponent) -> Option<Vec<Value>> {
+/// The nodes that a component's images run on, where it allows that its pods are held to them and they do not run on all.
+pub(super) fn held_to(inputs: &Inputs<'_>, component: &ResolvedComponent) -> Option<Held> {
     let Ground::Shared(shared) = &inputs.ground else { return None };
     let own = |choice: &&Choice| component.images.values().any(|role| *role == choice.role);
     let choices: Vec<&Choice> = inputs.choices.iter().filter(own).collect();
     let level = choices.iter().map(|choice| choice.cpu).max()?;
     let architecture = &choices.first()?.platform.architecture;
-    let held = || crate::facts::held_to(&shared.existing.nodes, architecture, level);
+    let held = || facts::held_to(&shared.existing.nodes, architecture, level);
     (component.placement == Placement::Fitting).then(held)?
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::check::{self, Depth, Selector};
 use crate::event::Action;
 use crate::executor::Run;
+use crate::facts::Held;
 use crate::journal::Record;
 use crate::kube::ready;
 use crate::kube::ready::serves;
@@ -40,8 +41,8 @@ pub struct ComponentStep {
     pub before: Vec<ObjectKey>,
     /// The claim on its objects, in a cluster that others use too.
     pub claim: Option<Claim>,
-    /// The terms of the node affinity of its pods, where its images do not run on every node.
-    pub nodes: Option<Vec<Value>>,
+    /// The nodes that its pods are held to, where its images do not run on every node.
+    pub held: Option<Held>,
 }
 
 impl ComponentStep {
@@ -58,8 +59,8 @@ impl ComponentStep {
     fn render(&self, network: &Value, images: &Value) -> Result<Vec<Vec<Value>>, StepError> {
         let scope = self.scope(network, images);
         let mut waves = self.component.render(&scope).map_err(|error| StepError::of(&error))?;
-        if let Some(terms) = &self.nodes {
-            waves.iter_mut().flatten().for_each(|object| hold(object, terms));
+        if let Some(held) = &self.held {
+            waves.iter_mut().flatten().for_each(|object| hold(object, &held.terms));
         }
         if let Some(claim) = &self.claim {
             waves.iter_mut().flatten().for_each(|object| claim.mark(object));
@@ -85,9 +86,14 @@ impl ComponentStep {
 
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("component {}", self.component.name);
-        let Ok(kube) = world.kube() else {
-            return Ok(Observed::new(Action::Create, what));
+        let create = |what: String| {
+            let observed = Observed::new(Action::Create, what);
+            match &self.held {
+                Some(held) => observed.because(format!("its images run on {} alone", held.nodes.join(", "))),
+                None => observed,
+            }
         };
+        let Ok(kube) = world.kube() else { return Ok(create(what)) };
         let network = json!({"pool": world.pool().await?});
         let objects: Vec<Value> = self.render(&network, &self.placed)?.into_iter().flatten().collect();
         let total = objects.len();
@@ -97,7 +103,7 @@ impl ComponentStep {
         let drift = drifts(&*kube, &objects).await?;
         Ok(match drift.as_slice() {
             [] => Observed::new(Action::Leave, what),
-            all if all.len() == total => Observed::new(Action::Create, format!("{what}, {total} objects")),
+            all if all.len() == total => create(format!("{what}, {total} objects")),
             [only] => Observed::new(Action::Repair, what).because(only.to_string()),
             [first, more @ ..] => {
                 Observed::new(Action::Repair, what).because(format!("{first}, and {} more", more.len()))

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::change::{CONFIG, MORE, USES, VOLUME, write as write_profile};
-use crate::harness::{Ended, Foreign, Phases, Running, World, get, gif, output, sha256};
+use crate::harness::{BETTER_STORE, Ended, Foreign, Phases, Running, World, get, gif, output, sha256};
 
 #[test]
 fn a_cluster_of_somebody_else_is_used_and_given_back() {
@@ -22,6 +22,7 @@ fn a_cluster_of_somebody_else_is_used_and_given_back() {
     phases.run("a killed up is taken back", || killed(&world, &foreign, &before));
     let up = phases.run("up", || up(&world, &foreign));
     if up.is_some() {
+        phases.run("of nodes that differ the better ones get the better image", || differing(&foreign));
         phases.run("status, doctor and env ask no engine", || looks(&world, &foreign));
         phases.run("up again changes nothing", || again(&world, &foreign));
         if let Some(own) = phases.run("up of a profile of the user's own", || Own::new(&world, &foreign)) {
@@ -58,6 +59,9 @@ fn consent(world: &World, foreign: &Foreign, before: &BTreeMap<String, String>) 
     let dry = foreign.run(world, &["up", "--dry-run", "--context", &context]).expect(0);
     let changes = dry.changes();
     assert!(changes.iter().any(|change| change.starts_with("join adopt cluster https://")), "{changes:#?}");
+    let held = format!(" its images run on {} alone", foreign.better_node());
+    let held: Vec<&String> = changes.iter().filter(|change| change.ends_with(&held)).collect();
+    assert!(held.len() == 1 && held[0].starts_with("minio create component minio, "), "{changes:#?}");
     let mut bare = world.bare(&["up", "--provider", "existing", "--context", &context, "-o", "json"]);
     bare.args(["--env", &world.env]);
     let ended = Running::start(foreign.without_engine(world, bare)).end().expect(5);
@@ -138,6 +142,23 @@ fn up(world: &World, foreign: &Foreign) {
     assert_eq!(nodes.trim(), "", "a pod takes ports of its node");
     let class = foreign.kubectl(&["get", "ingressclass", "-o", "json"]);
     assert!(!class.contains("\"is-default-class\": \"true\""), "{class}");
+}
+
+/// The object store is held to the node whose labels show a CPU that its first image runs on; what runs everywhere is held
+/// to nothing.
+fn differing(foreign: &Foreign) {
+    let get = |what: &[&str]| -> Value {
+        serde_json::from_str(&foreign.kubectl(&[&["get"], what, &["-o", "json"]].concat())).unwrap()
+    };
+    let pod = get(&["pod", "-n", "minio", "minio-0"]);
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["image"], BETTER_STORE, "{container}");
+    assert_eq!(pod["spec"]["nodeName"], foreign.better_node().as_str());
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = pod["spec"]["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"].to_string();
+    assert!(terms.contains("feature.node.kubernetes.io/cpu-cpuid.AVX"), "{terms}");
+    let everywhere = get(&["deployment", "-n", "s3www", "s3www"]);
+    assert!(everywhere["spec"]["template"]["spec"]["affinity"].is_null(), "{everywhere}");
 }
 
 fn looks(world: &World, foreign: &Foreign) {

@@ -316,6 +316,10 @@ fn scheduling() {
             "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
             "node.selector Error hopeless |",
         ),
+        (
+            "0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) didn't match PersistentVolume's node affinity.",
+            "storage.other-node Error hopeless |",
+        ),
         ("0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.", "pod.waits-for-claim Info |"),
         ("0/3 nodes are available: 3 node(s) were unhappy.", "pod.unschedulable Error |"),
     ];

@@ -97,7 +97,7 @@ async fn planned(
     let plan = plan(&inputs).unwrap();
     let step = plan.graph.nodes().iter().find(|node| node.id == component).unwrap();
     let Step::Component(step) = &step.step else { panic!("{component} is no component") };
-    Ok((chosen, step.nodes.clone().map(Value::from)))
+    Ok((chosen, step.held.clone().map(|held| held.terms.into())))
 }
 
 fn term(architecture: &str, flag: Option<&str>) -> Value {

@@ -3,21 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use devstack::build;
-use devstack::context::{Context, Dirs, Options, Vars};
-use devstack::event::EventSink;
+use devstack::context::{Dirs, Vars};
 use devstack::oci::{ArchiveFormat, Platform, Store, archive};
-use devstack::ports::runner::ProcessRunner;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
-use super::tools::{docker, output, sha256};
+use super::tools::{docker, lacks_sys_resource, output, runtime, sha256, tool};
 use super::{Ended, World};
 
 /// Kinds that the cluster itself changes all the time.
@@ -25,6 +20,9 @@ const RESTLESS: &[&str] = &["events", "leases", "componentstatuses", "endpoints"
 
 /// Members that a server changes without anybody's doing.
 const VOLATILE: &[&str] = &["resourceVersion", "managedFields", "generation"];
+
+/// The catalog's image of the object store for CPUs of x86-64-v2.
+pub const BETTER_STORE: &str = "docker.io/pgsty/silo:RELEASE.2026-09-16T00-00-00Z";
 
 /// The cluster. It goes with this.
 pub struct Foreign {
@@ -36,14 +34,16 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// Makes one of three nodes and puts the registry's image on its nodes where no registry would give it to them: what the owner of a
-    /// cluster without a network does.
+    /// Makes one of three nodes that differ: the last one has the labels that Node Feature Discovery would set where a CPU
+    /// has AVX, put there by hand, for the nodes of one machine have one CPU. Where no registry has the image for such CPUs
+    /// either, a stand-in has its name: the server that is built from source.
     pub fn make(name: &str) -> Self {
         let made = Self::of(format!("foreign-{name}-{:x}", std::process::id()));
         made.create(&["control-plane", "worker", "worker"]);
         made.kubectl(&["create", "namespace", "team"]);
         made.kubectl(&["-n", "team", "create", "configmap", "settings", "--from-literal=colour=green"]);
-        runtime().block_on(made.give_registry(&Dirs::of(&Vars::of_process()).unwrap()));
+        made.kubectl(&["label", "node", &made.better_node(), "feature.node.kubernetes.io/cpu-cpuid.AVX=true"]);
+        runtime().block_on(made.give(&[("registry", None), ("object-store", Some(BETTER_STORE))]));
         made
     }
 
@@ -57,12 +57,7 @@ impl Foreign {
 
     fn of(name: String) -> Self {
         let directory = tempfile::Builder::new().prefix("foreign-").tempdir().unwrap();
-        let kind = which::which("kind").unwrap_or_else(|_| {
-            let vars = Vars::of_process();
-            let ctx = Context::real(Dirs::of(&vars).unwrap(), vars, EventSink::null(), Options::default());
-            let runner = Arc::new(ProcessRunner::new(CancellationToken::new(), "foreign"));
-            runtime().block_on(build::tool(&ctx, runner, "kind", "kind")).unwrap()
-        });
+        let kind = which::which("kind").unwrap_or_else(|_| tool("kind").unwrap());
         Self { kubeconfig: directory.path().join("kubeconfig"), name, directory, kind }
     }
 
@@ -88,39 +83,59 @@ impl Foreign {
         output(create.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &self.name));
     }
 
-    async fn give_registry(&self, dirs: &Dirs) {
-        let choice = resolved("registry");
-        if choice["source"]["from"] == "registry" {
-            return;
+    /// Gives the nodes the images that devstack chooses for these roles on this machine, where no registry would give
+    /// them to the nodes: what the owner of a cluster without a network does. Of each role another name for its image.
+    async fn give(&self, roles: &[(&str, Option<&str>)]) {
+        let store = Store::open(&Dirs::of(&Vars::of_process()).unwrap().cache).unwrap();
+        let (mut images, mut names, mut aliases) = (Vec::new(), Vec::new(), Vec::new());
+        for (role, alias) in roles {
+            let choice = resolved(role);
+            if choice["source"]["from"] == "registry" {
+                continue;
+            }
+            if choice["source"]["from"] == "build" {
+                output(Command::new(env!("CARGO_BIN_EXE_devstack")).args(["image", "build", role, "--yes"]));
+            }
+            let reference = choice["reference"].as_str().unwrap().to_owned();
+            let platform: Platform = choice["platform"].as_str().unwrap().parse().unwrap();
+            images.push(store.image(&reference, &platform).unwrap().unwrap());
+            aliases.extend(alias.map(|alias| (reference.clone(), alias.to_owned())));
+            names.extend(std::iter::once(reference).chain(alias.map(str::to_owned)));
         }
-        let reference = choice["reference"].as_str().unwrap();
-        if choice["source"]["from"] == "build" {
-            output(Command::new(env!("CARGO_BIN_EXE_devstack")).args(["image", "build", "registry", "--yes"]));
-        }
-        let store = Store::open(&dirs.cache).unwrap();
-        let platform: Platform = choice["platform"].as_str().unwrap().parse().unwrap();
-        let image = store.image(reference, &platform).unwrap().unwrap();
-        let file = self.directory.path().join("registry.tar");
-        let mut bytes = archive::export(&store, &[image], ArchiveFormat::Oci);
+        let file = self.directory.path().join("images.tar");
+        let mut bytes = archive::export(&store, &images, ArchiveFormat::Oci);
         let mut archive = std::fs::File::create(&file).unwrap();
         while let Some(some) = bytes.next().await {
             archive.write_all(&some.unwrap()).unwrap();
         }
-        for node in self.nodes() {
-            let mut import = Command::new("docker");
-            import.args(["exec", "-i", &node, "ctr", "-n", "k8s.io", "images", "import", "-"]);
-            output(import.stdin(Stdio::from(std::fs::File::open(&file).unwrap())));
-        }
+        let give = |node: &str| {
+            let images = |args: &[&str]| {
+                let mut ctr = Command::new("docker");
+                ctr.args(["exec", "-i", node, "ctr", "-n", "k8s.io", "images"]).args(args);
+                ctr
+            };
+            output(images(&["import", "-"]).stdin(Stdio::from(std::fs::File::open(&file).unwrap())));
+            for (reference, alias) in &aliases {
+                output(&mut images(&["tag", reference, alias]));
+            }
+        };
+        let (give, nodes) = (&give, self.nodes());
+        std::thread::scope(|scope| nodes.iter().for_each(|node| drop(scope.spawn(move || give(node)))));
         let began = Instant::now();
         let told = || {
             let nodes: Value = serde_json::from_str(&self.kubectl(&["get", "nodes", "-o", "json"])).unwrap();
-            let nodes = nodes["items"].as_array().unwrap().clone();
-            nodes.iter().all(|node| node["status"]["images"].to_string().contains(reference))
+            let told = |node: &Value, name: &String| node["status"]["images"].to_string().contains(name);
+            nodes["items"].as_array().unwrap().iter().all(|node| names.iter().all(|name| told(node, name)))
         };
         while !told() {
-            assert!(began.elapsed() < Duration::from_secs(180), "the nodes do not tell of {reference}");
+            assert!(began.elapsed() < Duration::from_secs(180), "the nodes do not tell of {names:?}");
             std::thread::sleep(Duration::from_secs(2));
         }
+    }
+
+    /// The node that differs.
+    pub fn better_node(&self) -> String {
+        self.nodes().into_iter().max().unwrap()
     }
 
     /// The context in its kubeconfig.
@@ -211,18 +226,11 @@ fn resolved(role: &str) -> Value {
     result["choices"][0].clone()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
 /// kind's configuration of nodes with these roles; on an engine that cannot give `CAP_SYS_RESOURCE`, nodes do without.
 fn config_of_nodes(roles: &[&str]) -> Value {
     let roles: Vec<Value> = roles.iter().map(|role| json!({"role": role})).collect();
     let mut config = json!({"kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": roles});
-    let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap();
-    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let bounding = u64::from_str_radix(bounding.unwrap().trim(), 16).unwrap();
-    if bounding & (1 << 24) == 0 {
+    if lacks_sys_resource() {
         config["containerdConfigPatches"] =
             json!(["[plugins.\"io.containerd.grpc.v1.cri\"]\n  restrict_oom_score_adj = true\n"]);
         config["kubeadmConfigPatches"] = json!([

@@ -14,7 +14,7 @@ mod world;
 
 pub use disk::SmallDisk;
 pub use engine::OwnEngine;
-pub use foreign::Foreign;
+pub use foreign::{BETTER_STORE, Foreign};
 pub use http::get;
 pub use machine::Machine;
 pub use phases::Phases;
