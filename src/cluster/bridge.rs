@@ -1,8 +1,9 @@
-//! The way from pods to the API server until kube-proxy has made the one that stays.
+//! Where connections to Services lead until kube-proxy has made the ways that stay.
 //!
-//! Whatever starts with its node, before kube-proxy, dials the Service `kubernetes` where nothing answers: its packets
-//! leave the node and are lost, and a client of Go's gives up after thirty seconds. CoreDNS is among them, and all that
-//! asks it waits as long; others crash and sit out their back-off.
+//! Whatever starts with its node, before kube-proxy, dials Services that nothing in the node knows: its packets leave the
+//! node. Where they are lost, a client waits; one of Go's gives up after thirty seconds. CoreDNS dials the API server so,
+//! and all that asks it waits as long; others crash and sit out their back-off. Where a gateway answers for every
+//! address, as transparent proxies do, a client that keeps its connection talks to a stranger for good.
 
 use crate::ports::Engine;
 use crate::ports::engine::{Container, EngineError};
@@ -14,10 +15,13 @@ pub const SERVICE_SUBNET: &str = "10.96.0.0/16";
 const API: &str = "10.96.0.1";
 
 /// The chain in each node's table `nat`. kube-proxy puts its own before it, and from then on nothing comes here.
-const CHAIN: &str = "DEVSTACK-API";
+const WAY: &str = "DEVSTACK-API";
 
-/// Leads connections to the Service `kubernetes` to the control plane, in every node that does not do so yet. A node
-/// that was started anew has an empty table.
+/// The chain in each node's table `filter`: what still has a Service's address there was led nowhere.
+const NO_WAY: &str = "DEVSTACK-SERVICES";
+
+/// Leads connections to the Service `kubernetes` to the control plane and refuses those to Services that nothing leads
+/// anywhere yet, in every node that does not do so already. A node that was started anew has empty tables.
 ///
 /// # Errors
 /// What the engine answers. A node without iptables only starts more slowly.
@@ -25,11 +29,13 @@ pub async fn build(engine: &dyn Engine, nodes: &[Container], control_plane: &str
     let server = nodes.iter().find(|node| node.name == control_plane).and_then(|node| node.addresses.values().next());
     let Some(server) = server.filter(|address| address.is_ipv4()) else { return Ok(()) };
     let rules = format!(
-        "*nat\n:{CHAIN} - [0:0]\n-A {CHAIN} -d {API}/32 -p tcp --dport 443 -j DNAT --to-destination {server}:6443\n\
-         -A PREROUTING -j {CHAIN}\n-A OUTPUT -j {CHAIN}\nCOMMIT\n"
+        "*nat\n:{WAY} - [0:0]\n-A {WAY} -d {API}/32 -p tcp --dport 443 -j DNAT --to-destination {server}:6443\n\
+         -A PREROUTING -j {WAY}\n-A OUTPUT -j {WAY}\nCOMMIT\n\
+         *filter\n:{NO_WAY} - [0:0]\n-A {NO_WAY} -d {SERVICE_SUBNET} -j REJECT --reject-with icmp-port-unreachable\n\
+         -A FORWARD -j {NO_WAY}\n-A OUTPUT -j {NO_WAY}\nCOMMIT\n"
     );
     let built = nodes.iter().map(|node| async {
-        let known = engine.exec(&node.id, &["iptables", "-w", "-t", "nat", "-C", "OUTPUT", "-j", CHAIN], None).await?;
+        let known = engine.exec(&node.id, &["iptables", "-w", "-C", "OUTPUT", "-j", NO_WAY], None).await?;
         if known.status != 0 {
             let rules = futures::stream::iter([Ok(rules.clone().into())]);
             engine.exec(&node.id, &["iptables-restore", "-w", "--noflush"], Some(Box::pin(rules))).await?;
@@ -72,8 +78,9 @@ mod tests {
     async fn every_node_that_has_no_way_gets_one_to_the_control_plane() {
         let rules = rules(1, "c-control-plane").await;
         assert_eq!(rules.len(), 2);
-        let rule = "-d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination SERVER:6443\n";
-        assert!(rules.iter().all(|rules| rules.contains(rule)), "{rules:?}");
+        let way = "-d 10.96.0.1/32 -p tcp --dport 443 -j DNAT --to-destination SERVER:6443\n";
+        let no_way = "-d 10.96.0.0/16 -j REJECT --reject-with icmp-port-unreachable\n";
+        assert!(rules.iter().all(|rules| rules.contains(way) && rules.contains(no_way)), "{rules:?}");
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! What every cluster needs before a pod runs on it: a pod network, and a storage class.
+//! What every cluster needs before a pod runs on it: a pod network, a storage class, and nodes that may read claims.
 //!
-//! kind applies both when kubeadm has ended, one after the other. Here they are applied as soon as the API server takes
-//! objects, so that nodes are ready by the time kubeadm ends. They are the manifests that kind's node images bring along
-//! for it, and they belong to the cluster: they go with it.
+//! kind applies the first two when kubeadm has ended, one after the other. Here they are applied as soon as the API server
+//! takes objects, so that nodes are ready by the time kubeadm ends. These are the manifests that kind's node images bring
+//! along for it. All of it belongs to the cluster, and goes with it.
 
 use std::time::{Duration, Instant};
 
@@ -42,12 +42,9 @@ pub struct AddonsStep {
 
 impl AddonsStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
-        let what = "pod network, storage class, DNS probe";
+        let what = "pod network, storage class, claims for nodes, DNS probe";
         let Ok(kube) = world.kube() else { return Ok(Observed::new(Action::Create, what)) };
-        let manifests = Manifests::find(world).await?;
-        let (network, storage) = manifests.objects(world)?;
-        let mut wanted = network;
-        wanted.extend(absent(&*kube, storage).await?);
+        let (_, mut wanted) = wanted(&Manifests::find(world).await?, world, &*kube).await?;
         if let Some(key) = ObjectKey::of(&dns_probe())
             && kube.get(&key).await?.is_some()
         {
@@ -67,10 +64,7 @@ impl AddonsStep {
         let deadline = Instant::now() + run.ctx.options.timeout.unwrap_or(PATIENCE);
         let manifests = Manifests::find(run.world).await?;
         manifests.keep(run.world)?;
-        let (network, storage) = manifests.objects(run.world)?;
-        let count = network.len() + storage.len();
-        let mut wanted = network;
-        wanted.extend(absent(&*kube, storage).await?);
+        let (count, wanted) = wanted(&manifests, run.world, &*kube).await?;
         let put = Put { run, id, kube: &*kube, deadline, claim: None };
         let mut changed = put.wave(&wanted).await?;
         if self.has_dns(run, &*kube).await? {
@@ -94,6 +88,39 @@ impl AddonsStep {
             }
         }
     }
+}
+
+/// How many objects there are, and those that have to be as they are here.
+async fn wanted(manifests: &Manifests, world: &World, kube: &dyn Kube) -> Result<(usize, Vec<Value>), StepError> {
+    let (mut wanted, storage) = manifests.objects(world)?;
+    wanted.extend(claims_for_nodes());
+    let count = wanted.len() + storage.len();
+    wanted.extend(absent(kube, storage).await?);
+    Ok((count, wanted))
+}
+
+/// Every kubelet may read every claim of a volume. Which ones a node needs, the API server's authorizer of nodes knows a
+/// moment after the pod is on the node; a kubelet that asks within that moment is refused, and tries the pod again only
+/// ten seconds later. A claim holds nothing that is secret.
+fn claims_for_nodes() -> [Value; 2] {
+    let name = "devstack:claims-for-nodes";
+    let group = "rbac.authorization.k8s.io";
+    let version = format!("{group}/v1");
+    [
+        json!({
+            "apiVersion": version,
+            "kind": "ClusterRole",
+            "metadata": {"name": name},
+            "rules": [{"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]}],
+        }),
+        json!({
+            "apiVersion": version,
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:nodes"}],
+        }),
+    ]
 }
 
 /// The cluster's DNS server, asked every second whether it is ready: kubeadm has it asked every ten, and it never is at

@@ -28,6 +28,8 @@ fn an_environment_lives_through_everything() {
     phases.run("status", || status_is(&world, "ready"));
     phases.run("env and kubeconfig", || account(&world));
     phases.run("the bucket is private and s3www can only read", || private(&world));
+    phases.run("a Service that is not there is refused", || refused(&world));
+    phases.run("a node may read every claim of a volume, and no other's Secret", || claims(&world));
     phases.run("up again changes nothing", || no_op(&world));
     drifts(&world, &mut phases);
     let repair = phases.run("a stopped node", || stopped(&world));
@@ -64,6 +66,30 @@ fn first(world: &World) -> Ended {
     }
     eprintln!("    up {:.1} s, at most {:.1} MiB", ended.seconds, ended.peak_kib as f64 / 1024.0);
     ended
+}
+
+/// What nothing leads anywhere must not leave the node, neither from it nor from a pod: a stranger may answer.
+fn refused(world: &World) {
+    let ask = "curl -s -m 5 http://10.96.255.254:9000/";
+    let pod = format!("ip netns exec $(ip netns list | head -n 1 | cut -d ' ' -f 1) {ask}");
+    for ask in [ask, &pod] {
+        let told = docker(&["exec", &world.node(), "sh", "-c", &format!("{ask}; echo $?")]);
+        assert_eq!(told.trim(), "7", "`{ask}` did not fail to connect");
+    }
+}
+
+/// The API server's authorizer of nodes alone refuses what it does not know the node to need.
+fn claims(world: &World) {
+    for (resource, answer) in [("persistentvolumeclaims", "yes"), ("secrets", "no")] {
+        // It ends with 1 where the answer is no.
+        let ask = format!(
+            "kubectl --kubeconfig /etc/kubernetes/admin.conf auth can-i get {resource} -n default \
+             --as system:node:another --as-group system:nodes || true"
+        );
+        let told = docker(&["exec", &world.node(), "sh", "-c", &ask]);
+        // What follows a no is the reason.
+        assert_eq!(told.split_whitespace().next(), Some(answer), "{resource}: {told}");
+    }
 }
 
 /// The environment's state as `status` tells it; gives everything that it says.
