@@ -102,6 +102,9 @@ impl Foreign {
             aliases.extend(alias.map(|alias| (reference.clone(), alias.to_owned())));
             names.extend(std::iter::once(reference).chain(alias.map(str::to_owned)));
         }
+        if images.is_empty() {
+            return;
+        }
         let file = self.directory.path().join("images.tar");
         let mut bytes = archive::export(&store, &images, ArchiveFormat::Oci);
         let mut archive = std::fs::File::create(&file).unwrap();
