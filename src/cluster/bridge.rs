@@ -24,7 +24,7 @@ const NO_WAY: &str = "DEVSTACK-SERVICES";
 /// anywhere yet, in every node that does not do so already. A node that was started anew has empty tables.
 ///
 /// # Errors
-/// What the engine answers. A node without iptables only starts more slowly.
+/// What the engine answers. A node without iptables does without: its pods ask where nobody, or a stranger, answers.
 pub async fn build(engine: &dyn Engine, nodes: &[Container], control_plane: &str) -> Result<(), EngineError> {
     let server = nodes.iter().find(|node| node.name == control_plane).and_then(|node| node.addresses.values().next());
     let Some(server) = server.filter(|address| address.is_ipv4()) else { return Ok(()) };
