@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
 use crate::journal::{Journal, JournalError};
+use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::step::World;
 use crate::undo::{self, Undone, strangers};
 use crate::up::{Ask, forget_untouched, lock};
@@ -140,23 +141,80 @@ pub(crate) fn remove_empty(ctx: &Context) {
     }
 }
 
-/// Environments that only the engine knows: their state directory is gone, their nodes or networks are not.
+/// Environments that only the engine knows: their state directory is gone, their containers or networks are not. Where no
+/// engine answers there are none, which is said.
 ///
 /// # Errors
 /// What the engine said.
 pub async fn stray(ctx: &Context) -> Result<Vec<String>, Failure> {
     let engine = World::real(ctx, "").engine;
-    let (nodes, networks) = tokio::try_join!(
-        engine.containers(Some(crate::ports::engine::KIND_CLUSTER_LABEL)),
-        engine.networks(Some(crate::ports::engine::OWNER_LABEL)),
-    )?;
-    let clusters = nodes.iter().filter_map(|node| node.labels.get(crate::ports::engine::KIND_CLUSTER_LABEL));
+    let asked = tokio::try_join!(
+        engine.containers(Some(KIND_CLUSTER_LABEL)),
+        engine.containers(Some(OWNER_LABEL)),
+        engine.networks(Some(OWNER_LABEL)),
+    );
+    let (nodes, containers, networks) = match asked {
+        Err(error @ EngineError::NotRunning { .. }) => {
+            ctx.events.warn(format!("what has no state any more was not looked for: {error}"));
+            return Ok(Vec::new());
+        }
+        other => other?,
+    };
+    let clusters = nodes.iter().filter_map(|node| node.labels.get(KIND_CLUSTER_LABEL));
+    let labels = containers.iter().map(|container| &container.labels).chain(networks.iter().map(|one| &one.labels));
     let mut names: Vec<String> =
         clusters.filter_map(|name| name.strip_prefix("devstack-")).map(str::to_owned).collect();
-    names.extend(networks.iter().filter_map(|network| network.labels.get(crate::ports::engine::OWNER_LABEL)).cloned());
+    names.extend(labels.filter_map(|labels| labels.get(OWNER_LABEL)).cloned());
     names.sort();
     names.dedup();
     Ok(names)
+}
+
+/// What came of several environments: what was taken down, and of those that could not be, one failure for all.
+#[derive(Debug, Default)]
+pub struct Several {
+    /// Those that were taken down.
+    pub downed: Vec<Downed>,
+    failed: Vec<(String, Failure)>,
+}
+
+impl Several {
+    /// Adds what came of one.
+    ///
+    /// # Errors
+    /// An interruption, after which there is no next one.
+    pub fn add(&mut self, environment: &str, result: Result<Downed, Failure>) -> Result<(), Failure> {
+        match result {
+            Ok(downed) => self.downed.push(downed),
+            Err(failure) if failure.exit == ExitCode::Interrupted => return Err(failure),
+            Err(failure) => self.failed.push((environment.to_owned(), failure)),
+        }
+        Ok(())
+    }
+
+    /// The failure, where there is one; of one environment alone it is that environment's own.
+    pub fn failure(&mut self) -> Option<Failure> {
+        if self.downed.is_empty() && self.failed.len() == 1 {
+            return self.failed.pop().map(|(_, failure)| failure);
+        }
+        let (first, _) = self.failed.first()?;
+        let exit = self.failed.iter().map(|(_, failure)| failure.exit).find(|exit| *exit != ExitCode::Failed);
+        let names: Vec<&str> = self.failed.iter().map(|(name, _)| name.as_str()).collect();
+        let what = format!("{} could not be taken down", names.join(", "));
+        let hint = format!("devstack down --env {first}");
+        let mut failure = Failure::new(exit.unwrap_or(ExitCode::Failed), what).hint(hint);
+        for (name, one) in &self.failed {
+            failure = failure.cause(format!("{name}: {}", one.message));
+            for cause in &one.causes {
+                failure = failure.cause(format!("{name}: {cause}"));
+            }
+        }
+        let gone: Vec<&str> = self.downed.iter().map(|one| one.environment.as_str()).collect();
+        if !gone.is_empty() {
+            failure = failure.kept(format!("{} taken down", gone.join(", ")));
+        }
+        Some(failure)
+    }
 }
 
 /// The last line of `down` in JSON.
@@ -165,4 +223,55 @@ pub fn result(downed: &[Downed]) -> Value {
     let leftovers: Vec<&String> = downed.iter().flat_map(|one| &one.leftovers).collect();
     let environments: Vec<&str> = downed.iter().map(|one| one.environment.as_str()).collect();
     json!({"environments": environments, "undone": undone, "leftovers": leftovers})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ports::Engine as _;
+    use crate::ports::engine::{ContainerSpec, EngineImage, EngineInfo};
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+
+    #[tokio::test]
+    async fn a_container_that_a_killed_devstack_looked_at_the_cpu_in_is_taken_back() {
+        let engine = FakeEngine::new(EngineInfo::default());
+        engine.put_image("node:1", EngineImage::default());
+        let spec = ContainerSpec {
+            name: "devstack-demo-facts-7".to_owned(),
+            image: "node:1".to_owned(),
+            labels: [(OWNER_LABEL.to_owned(), "demo".to_owned())].into(),
+            ..ContainerSpec::default()
+        };
+        engine.create_container(&spec).await.unwrap();
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let world = World::new(&ctx, "demo", Arc::new(engine), Arc::new(FakeRunner::default()));
+        let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+        assert_eq!(undo::leftovers(&world).await.unwrap(), ["container devstack-demo-facts-7"]);
+        assert!(undo::undo_all(&world, &journal, false).await.failed.is_empty());
+        assert_eq!(undo::leftovers(&world).await.unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn one_environment_that_stays_keeps_no_other_from_going() {
+        let downed = |name: &str| Ok(Downed { environment: name.to_owned(), ..Downed::default() });
+        let locked = || Err(Failure::new(ExitCode::Consent, "devstack 42 is at work on it").hint("wait"));
+        let mut several = Several::default();
+        several.add("a", locked()).unwrap();
+        several.add("b", downed("b")).unwrap();
+        several.add("c", Err(Failure::new(ExitCode::Failed, "no answer").cause("a timeout"))).unwrap();
+        let failure = several.failure().unwrap();
+        assert_eq!((failure.exit, failure.message.as_str()), (ExitCode::Consent, "a, c could not be taken down"));
+        assert_eq!(failure.causes, ["a: devstack 42 is at work on it", "c: no answer", "c: a timeout"]);
+        assert_eq!(failure.kept.as_deref(), Some("b taken down"));
+
+        let mut alone = Several::default();
+        alone.add("a", locked()).unwrap();
+        assert_eq!(alone.failure().unwrap().message, "devstack 42 is at work on it");
+        assert!(several.add("d", Err(Failure::interrupted(true))).is_err(), "nothing is begun after an interruption");
+        let mut clean = Several::default();
+        clean.add("a", downed("a")).unwrap();
+        assert!(clean.failure().is_none());
+    }
 }

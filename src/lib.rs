@@ -30,6 +30,7 @@ pub mod ports;
 pub mod profile;
 pub mod redact;
 pub mod secrets;
+pub mod stall;
 pub mod status;
 pub mod step;
 pub mod step_ids;

@@ -84,8 +84,11 @@ async fn one(world: &World, journal: &Journal, undo: &Undo, begun: &mut objects:
         Undo::EngineNetwork { name } => remove_network(world, name).await,
         Undo::KindCluster { name } => {
             let label = format!("{KIND_CLUSTER_LABEL}={name}");
-            let nodes = world.engine.containers(Some(&label)).await?;
-            try_join_all(nodes.iter().map(|node| world.engine.remove_container(&node.id))).await?;
+            let owner = format!("{OWNER_LABEL}={}", world.environment);
+            let (nodes, others) =
+                tokio::try_join!(world.engine.containers(Some(&label)), world.engine.containers(Some(&owner)))?;
+            let all = nodes.iter().chain(&others);
+            try_join_all(all.map(|container| world.engine.remove_container(&container.id))).await?;
             Ok(!nodes.is_empty())
         }
         Undo::MinikubeCluster { name } => remove_minikube(world, name).await,

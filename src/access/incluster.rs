@@ -1,6 +1,7 @@
 //! Requests to a service inside the cluster, over a port-forward to one of its pods.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -15,6 +16,9 @@ use crate::ports::kube::ObjectKey;
 
 /// The domain of services, as clusters of kind and minikube have it.
 pub const DOMAIN: &str = ".svc.cluster.local";
+
+/// How long an answer may take, its body included.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Debug)]
@@ -62,7 +66,9 @@ pub async fn get(kube: &dyn Kube, url: &url::Url) -> Result<Answer, String> {
         }
     };
     let stream = kube.port_forward(namespace, pod_name, target).await.map_err(|error| error.to_string())?;
-    let (status, body) = request(stream, host, url).await?;
+    let answer = tokio::time::timeout(ANSWER, request(stream, host, url)).await;
+    let (status, body) =
+        answer.map_err(|_| format!("{namespace}/{pod_name} did not answer within {} s", ANSWER.as_secs()))??;
     let address = pod.pointer("/status/podIP").and_then(|address| address.as_str()?.parse().ok());
     Ok(Answer { pod: format!("{namespace}/{pod_name}"), address, status, body })
 }

@@ -1,6 +1,8 @@
 //! The few S3 calls that fill a bucket, over any byte stream to the server: a port-forward, as there is no route from
 //! the host to a pod that works everywhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +17,15 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
 use super::site::{Body, Object};
 use crate::ports::kube::Duplex;
+use crate::stall::unless_stalled;
 
 type RequestBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// How long a signed request is good for.
 const VALID: Duration = Duration::from_secs(3600);
+
+/// How long nothing may move on a connection: of a node that froze nobody says that it is gone.
+const STALL: Duration = Duration::from_secs(30);
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -200,13 +206,23 @@ impl S3 {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let request = request.body(body).map_err(|error| S3Error::Request(error.to_string()))?;
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
+        let body = body.map_frame(move |frame| {
+            count.fetch_add(1, Ordering::Relaxed);
+            frame
+        });
+        let request = request.body(body.boxed_unsync()).map_err(|error| S3Error::Request(error.to_string()))?;
         let broke = |error: hyper::Error| S3Error::Connection(error.to_string());
-        self.sender.ready().await.map_err(broke)?;
-        let response = self.sender.send_request(request).await.map_err(broke)?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(broke)?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let work = async {
+            self.sender.ready().await.map_err(broke)?;
+            let response = self.sender.send_request(request).await.map_err(broke)?;
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(broke)?.to_bytes();
+            Ok(Answer { status: parts.status, headers: parts.headers, body })
+        };
+        let stalled = || Err(S3Error::Connection(format!("nothing moved on it for {} s", STALL.as_secs())));
+        unless_stalled(STALL, &sent, work).await.unwrap_or_else(stalled)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::Session;
 use super::session::Runtime;
-use crate::down::{self, Downed};
+use crate::down::{self, Downed, Several};
 use crate::error::{ExitCode, Failure};
 use crate::ui::confirm::Question;
 
@@ -51,10 +51,14 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
                 privilege: false,
             })
         };
-        let mut downed = Vec::new();
+        let mut several = Several::default();
         for name in &names {
-            downed.push(down::down(ctx, name, args.keep_cluster, &ask).await?);
+            several.add(name, down::down(ctx, name, args.keep_cluster, &ask).await)?;
         }
+        if let Some(failure) = several.failure() {
+            return Err(failure);
+        }
+        let downed = several.downed;
         session.ui.result(down::result(&downed), &text(&downed, ctx))?;
         if session.environments()?.is_empty() {
             session.ui.discard_logs();

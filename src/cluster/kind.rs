@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -117,6 +118,9 @@ featureGates: {KubeletCrashLoopBackOffMax: true}
 /// The addresses of pods; kind's own default.
 pub const POD_SUBNET: &str = "10.244.0.0/16";
 
+/// A creation that takes longer has hung: pulling is done before it, and the slowest machine needs some minutes.
+const CREATION: Duration = Duration::from_secs(1800);
+
 /// The oldest kind whose configuration and node contract this module is written for.
 const OLDEST: (u64, u64) = (0, 27);
 
@@ -196,6 +200,7 @@ impl KindSpec {
             .env("KIND_EXPERIMENTAL_PROVIDER", "docker")
             .env("KIND_EXPERIMENTAL_DOCKER_NETWORK", self.name.as_str())
             .env("DOCKER_HOST", endpoint)
+            .timeout(CREATION)
     }
 }
 

@@ -1,11 +1,13 @@
-//! Children that outlived a killed devstack: found by the mark that every child carries, stopped before anything else
-//! is done, so that nothing is raced.
+//! Children that outlived a killed devstack: found by the marks that every child carries, stopped before anything else
+//! is done, so that nothing is raced. What a child leaves to run on purpose, such as the virtual machine of a minikube
+//! node, carries them too; it is told by the session of its own that daemons have.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::ports::engine::EngineError;
-use crate::ports::runner::OWNER_VARIABLE;
+use crate::ports::process::Process;
+use crate::ports::runner::{OWNER_VARIABLE, PARENT_VARIABLE};
 use crate::ports::{Clock, Engine};
 
 /// How long a child may take to end after it was asked to.
@@ -24,11 +26,9 @@ struct Orphan {
     makes: Option<String>,
 }
 
-/// Ends every process of this user that is marked as a child of a devstack for `owner`, waits until it is gone and
-/// until the engine has what they asked it for: it goes on with that by itself. Gives how many there were. On systems
-/// without `/proc` there is nothing to look at.
-///
-/// The caller holds the environment's lock, so that no living devstack's child can be among them.
+/// Ends every process of this user that is marked as a child of a devstack for `owner` which is gone, waits until it is
+/// gone and until the engine has what they asked it for: it goes on with that by itself. Gives how many there were. On
+/// systems without `/proc` there is nothing to look at.
 ///
 /// # Errors
 /// What the engine says.
@@ -84,21 +84,28 @@ fn signal(orphans: &[Orphan], signal: rustix::process::Signal) {
     }
 }
 
-/// The processes below `proc` whose environment carries the mark; those of other users cannot be read and are not
-/// ours.
+/// The processes below `proc` whose environment carries both marks, and whose devstack is gone; those of other users
+/// cannot be read and are not ours.
 fn marked(proc: &Path, owner: &str) -> Vec<Orphan> {
-    let mark = format!("{OWNER_VARIABLE}={owner}");
     let Ok(entries) = std::fs::read_dir(proc) else { return Vec::new() };
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let is_orphan = |pid: i32| {
+        let environ = std::fs::read(proc.join(pid.to_string()).join("environ")).ok()?;
+        let value = |name: &str| {
+            let find = |one: &&[u8]| Some(one.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?.to_vec());
+            environ.split(|byte| *byte == 0).find_map(|one| find(&one))
+        };
+        let parent: Process = std::str::from_utf8(&value(PARENT_VARIABLE)?).ok()?.parse().ok()?;
+        let ours = value(OWNER_VARIABLE)? == owner.as_bytes();
+        let orphan = Process::read(proc, parent.pid) != Some(parent);
+        let daemon = Process::read(proc, pid)?.session != parent.session;
+        Some(ours && orphan && !daemon)
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| *pid != own)
-        .filter_map(|pid| {
-            let process = proc.join(pid.to_string());
-            let environ = std::fs::read(process.join("environ")).ok()?;
-            let carries = environ.split(|byte| *byte == 0).any(|one| one == mark.as_bytes());
-            let makes = || made_by(&std::fs::read(process.join("cmdline")).unwrap_or_default());
-            carries.then(|| Orphan { pid, makes: makes() })
+        .filter(|pid| is_orphan(*pid).unwrap_or_default())
+        .map(|pid| {
+            let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
+            Orphan { pid, makes: made_by(&cmdline.unwrap_or_default()) }
         })
         .collect()
 }
@@ -119,16 +126,30 @@ mod tests {
     use crate::ports::fake::{FakeClock, FakeEngine};
 
     #[test]
-    fn only_processes_with_the_whole_mark_are_found() {
+    fn only_children_of_a_devstack_that_is_gone_are_found() {
         let proc = tempfile::tempdir().unwrap();
-        let process = |pid: &str, environ: &str| {
-            std::fs::create_dir(proc.path().join(pid)).unwrap();
-            std::fs::write(proc.path().join(pid).join("environ"), environ).unwrap();
+        let process = |pid: &str, session: i32, environ: &str| {
+            let dir = proc.path().join(pid);
+            std::fs::create_dir(&dir).unwrap();
+            std::fs::write(dir.join("environ"), environ).unwrap();
+            let rest = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+            std::fs::write(dir.join("stat"), format!("{pid} (a) b) S 1 {pid} {session} {rest} 77 0 0")).unwrap();
         };
-        process("100", "HOME=/root\0DEVSTACK_OWNER=demo\0");
-        process("101", "DEVSTACK_OWNER=demo2\0");
-        process("102", "X=DEVSTACK_OWNER=demo\0");
-        process("self", "DEVSTACK_OWNER=demo\0");
+        let marks =
+            |owner: &str, parent: &str| format!("HOME=/root\0DEVSTACK_OWNER={owner}\0DEVSTACK_PARENT={parent}\0");
+        process("50", 9, "");
+        process("100", 9, &marks("demo", "40:77:9"));
+        process("101", 9, &marks("demo2", "40:77:9"));
+        process("102", 9, &marks("demo", "50:77:9"));
+        process("103", 9, &marks("demo", "50:76:9"));
+        process("104", 104, &marks("demo", "40:77:9"));
+        process("105", 9, "X=DEVSTACK_OWNER=demo\0DEVSTACK_PARENT=40:77:9\0");
+        process("106", 9, "DEVSTACK_OWNER=demo\0DEVSTACK_PARENT=no\0");
+        let mut found: Vec<i32> = marked(proc.path(), "demo").iter().map(|orphan| orphan.pid).collect();
+        found.sort_unstable();
+        // Of 102 the parent lives, 103's number is another process's by now, and 104 has made itself a daemon.
+        assert_eq!(found, [100, 103]);
+        std::fs::remove_dir_all(proc.path().join("103")).unwrap();
         assert_eq!(marked(proc.path(), "demo"), [Orphan { pid: 100, makes: None }]);
         let cmdline = "/usr/bin/docker\0run\0--detach\0--name\0devstack-demo-control-plane\0kindest/node:v1\0";
         std::fs::write(proc.path().join("100/cmdline"), cmdline).unwrap();
@@ -164,7 +185,9 @@ mod tests {
         use crate::ports::Runner as _;
         let owner = format!("orphan-test-{}", std::process::id());
         let runner = crate::ports::runner::ProcessRunner::new(tokio_util::sync::CancellationToken::new(), &owner);
-        let cmd = crate::ports::runner::Cmd::new("sleep").arg("60");
+        // As if a devstack that is gone had started it.
+        let gone = Process { pid: i32::MAX, ..Process::own().unwrap() };
+        let cmd = crate::ports::runner::Cmd::new("env").arg(format!("{PARENT_VARIABLE}={gone}")).args(["sleep", "60"]);
         let child = tokio::spawn(async move { runner.run(&cmd).await });
         while marked(Path::new("/proc"), &owner).is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -172,5 +195,31 @@ mod tests {
         assert_eq!(stop(&owner).await.len(), 1);
         assert!(child.await.unwrap().is_err(), "the child was ended by a signal");
         assert!(marked(Path::new("/proc"), &owner).is_empty());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_child_of_a_living_devstack_is_not() {
+        use crate::ports::Runner as _;
+        let owner = format!("child-test-{}", std::process::id());
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let runner = crate::ports::runner::ProcessRunner::new(cancel.clone(), &owner);
+        let script = "tr '\\0' '\\n' < /proc/$$/environ | grep DEVSTACK_; exec sleep 60";
+        let cmd = crate::ports::runner::Cmd::new("sh").args(["-c", script]);
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let child = tokio::spawn(async move {
+            let on_line = |_, line: &str| drop(tell.send(line.to_owned()));
+            runner.stream(&cmd, &on_line).await.map(drop)
+        });
+        let mut marks = [told.recv().await.unwrap(), told.recv().await.unwrap()];
+        marks.sort();
+        let own = Process::own().unwrap();
+        assert_eq!(
+            marks.map(|mark| mark.trim().to_owned()),
+            [format!("{OWNER_VARIABLE}={owner}"), format!("{PARENT_VARIABLE}={own}")]
+        );
+        assert!(marked(Path::new("/proc"), &owner).is_empty());
+        cancel.cancel();
+        assert!(child.await.unwrap().is_err());
     }
 }

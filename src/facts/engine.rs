@@ -218,7 +218,8 @@ pub fn reachable(host: &HostFacts, engine: &EngineFacts) -> Reachability {
 }
 
 /// Reads the engine's CPUs, and its networks' way to the host, in a container that lives for a moment. `image` needs a
-/// `sleep` and a `cat`; `environment` labels the container so that an interrupted run is cleaned up by `down`.
+/// `sleep` and a `cat`. The engine removes the container by itself after a minute where this process cannot; `environment`
+/// labels it, so that `down` removes it earlier.
 ///
 /// # Errors
 /// What the engine answers; the container is removed in every case.
@@ -228,7 +229,9 @@ pub async fn measure_cpu(
     environment: &str,
 ) -> Result<(CpuFacts, Vec<IpAddr>), EngineError> {
     let spec = ContainerSpec {
-        name: format!("devstack-{environment}-facts"),
+        // Two commands may measure at a time.
+        name: format!("devstack-{environment}-facts-{}", std::process::id()),
+        auto_remove: true,
         image: image.to_owned(),
         entrypoint: vec!["sleep".to_owned()],
         command: vec!["60".to_owned()],

@@ -7,6 +7,7 @@ use super::mirror::Mirrors;
 use super::reference::Reference;
 use super::registry::RegistryError;
 use crate::oci::{Digest, Platform};
+use crate::ports::engine::EngineImage;
 
 /// What is where.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,8 @@ pub struct Availability {
 pub struct Stored {
     /// The digest of its manifest.
     pub digest: Digest,
+    /// The digest it was pulled by, of an index or a manifest; of what was built, or loaded from elsewhere, none is known.
+    pub pulled_by: Option<Digest>,
 }
 
 /// An image in the engine.
@@ -41,6 +44,21 @@ pub struct InEngine {
     pub platforms: Vec<Platform>,
     /// The digests it was pulled by; empty where it was loaded or built, unless the engine's image store is containerd's.
     pub pulled_by: Vec<Digest>,
+}
+
+impl InEngine {
+    /// What the engine tells of an image.
+    pub(super) fn of(image: &EngineImage) -> Self {
+        Self {
+            platforms: image.platforms.iter().filter_map(|platform| platform.parse().ok()).collect(),
+            pulled_by: image.repo_digests.iter().filter_map(|text| text.rsplit_once('@')?.1.parse().ok()).collect(),
+        }
+    }
+
+    /// Whether nothing speaks against its being what this digest names.
+    pub(super) fn may_be(&self, digest: &Digest) -> bool {
+        self.pulled_by.is_empty() || self.pulled_by.contains(digest)
+    }
 }
 
 /// An image in a registry.
@@ -87,26 +105,56 @@ impl Availability {
             Ok(Some(Found { source, digest: digest.cloned(), bytes: None, why: why.to_owned() }))
         };
         if self.nodes.contains(reference) {
-            return found(Source::Nodes, digest, "every node has it");
+            let said = digest.filter(|digest| reference.ends_with(&digest.to_string()));
+            return found(Source::Nodes, said, "every node has it");
         }
+        let mut refusal = None;
         if let Some(stored) = self.store.get(reference) {
-            return found(Source::Store, Some(digest.unwrap_or(&stored.digest)), "devstack's store has it");
-        }
-        let Some(image) = self.engine.get(reference) else { return Ok(None) };
-        if !image.platforms.contains(platform) {
-            let platforms: Vec<String> = image.platforms.iter().map(ToString::to_string).collect();
-            let reason = match platforms.as_slice() {
-                [] => "the engine has its name and no content".to_owned(),
-                _ => format!("the engine's copy is for {}", platforms.join(", ")),
-            };
-            return Err((Obstacle::Platform, reason));
-        }
-        match digest {
-            Some(digest) if !image.pulled_by.is_empty() && !image.pulled_by.contains(digest) => {
-                Err((Obstacle::Digest, format!("the engine's copy is not {digest}")))
+            match (digest, &stored.pulled_by) {
+                (Some(wanted), Some(known)) if wanted != known && *wanted != stored.digest => {
+                    refusal = Some((Obstacle::Digest, format!("the store's copy is not {wanted}")));
+                }
+                (_, known) => {
+                    return found(
+                        Source::Store,
+                        Some(known.as_ref().unwrap_or(&stored.digest)),
+                        "devstack's store has it",
+                    );
+                }
             }
-            _ => found(Source::Engine, digest, "the engine has it"),
         }
+        match self.in_engine(reference, digest, platform) {
+            Ok(true) => {
+                let known = |digest: &&Digest| self.engine.values().any(|image| image.pulled_by.contains(digest));
+                found(Source::Engine, digest.filter(known), "the engine has it")
+            }
+            Ok(false) => refusal.map_or(Ok(None), Err),
+            Err(other) => Err(refusal.unwrap_or(other)),
+        }
+    }
+
+    /// Whether the engine has it, by its name or by its digest. One that was loaded rather than pulled has no digest, and
+    /// its name is believed.
+    fn in_engine(&self, reference: &str, digest: Option<&Digest>, platform: &Platform) -> Result<bool, Refusal> {
+        let pinned = digest.zip(reference.parse::<Reference>().ok());
+        let pinned = pinned.map(|(digest, reference)| reference.pinned(digest).on_nodes().to_string());
+        let mut refusal = None;
+        for image in [Some(reference), pinned.as_deref()].into_iter().flatten().filter_map(|name| self.engine.get(name))
+        {
+            if !image.platforms.contains(platform) {
+                let platforms: Vec<String> = image.platforms.iter().map(ToString::to_string).collect();
+                let reason = match platforms.as_slice() {
+                    [] => "the engine has its name and no content".to_owned(),
+                    _ => format!("the engine's copy is for {}", platforms.join(", ")),
+                };
+                refusal.get_or_insert((Obstacle::Platform, reason));
+            } else if let Some(digest) = digest.filter(|digest| !image.may_be(digest)) {
+                refusal.get_or_insert((Obstacle::Digest, format!("the engine's copy is not {digest}")));
+            } else {
+                return Ok(true);
+            }
+        }
+        refusal.map_or(Ok(false), Err)
     }
 
     /// The places outside this machine where an image may be, in the order they are asked.

@@ -126,7 +126,7 @@ pub(super) fn candidates(entry: &Entry, version: &str, request: &Request, kubern
         obstacle,
     };
     if let Some(reference) = request.named.get(&entry.role) {
-        let what = What::Image { reference: reference.named(), digest: reference.digest().cloned() };
+        let what = What::Image { reference: reference.on_nodes(), digest: reference.digest().cloned() };
         return vec![Candidate {
             version: reference.tag().map_or_else(|| reference.version(), str::to_owned),
             mirror_only: false,

@@ -15,7 +15,7 @@ pub struct Choice {
     pub role: String,
     /// The release's version; of an image that the user named, its tag.
     pub version: String,
-    /// The image's name on the nodes and in manifests, without a digest.
+    /// The image's name on the nodes and in manifests; with a digest only where the user pinned it.
     pub reference: String,
     /// What the registry's answer or the catalog pins it to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +52,29 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// The names that an engine may have it by, the plain one first. Where that leads to another image, as for somebody
+    /// who pulled another build of the tag, the digest tells them apart.
+    pub fn names(&self) -> Vec<String> {
+        let pull = match &self.source {
+            Source::Mirror { pull } | Source::Registry { pull } => Some(pull.on_nodes()),
+            _ => None,
+        };
+        let pinned = self.digest.as_ref().zip(self.reference.parse::<Reference>().ok());
+        let pinned = pinned.map(|(digest, reference)| reference.pinned(digest).on_nodes());
+        let mut names = vec![self.reference.clone()];
+        for name in pinned.into_iter().chain(pull).map(|name| name.to_string()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Whether a container that was made of this name was made of it.
+    pub fn is_called(&self, name: &str) -> bool {
+        name == self.reference || self.digest.as_ref().is_some_and(|digest| name.ends_with(&format!("@{digest}")))
+    }
+
     /// Whether it runs on a CPU of this level; of an unknown one only what runs on all is sure to.
     pub fn runs_on(&self, cpu: Option<CpuLevel>) -> bool {
         self.platform.architecture != "amd64" || self.cpu <= cpu.unwrap_or(CpuLevel::V1)

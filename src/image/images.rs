@@ -18,6 +18,7 @@ use crate::build::{BuildError, Builder, Id};
 use crate::context::Context;
 use crate::error::{Advise, ExitCode};
 use crate::oci::{Digest, OciError, Platform, Store};
+use crate::ports::engine::Login;
 use crate::ports::{Engine, Runner};
 
 /// Questions to registries under way at a time; each host is asked for a handful at most.
@@ -177,20 +178,19 @@ impl Images {
         platform: &Platform,
         world: &mut Availability,
     ) -> Result<(), ImageError> {
-        let names: BTreeSet<String> = offers.iter().filter_map(|offer| offer.candidate.name(world)).collect();
+        let mut names: BTreeSet<String> = offers.iter().filter_map(|offer| offer.candidate.name(world)).collect();
         for name in &names {
             if let Some(image) = self.store.image(name, platform)? {
-                world.store.insert(name.clone(), Stored { digest: image.manifest.digest });
+                let stored = Stored { digest: image.manifest.digest, pulled_by: image.pulled_by };
+                world.store.insert(name.clone(), stored);
             }
         }
+        names.extend(offers.iter().filter_map(|offer| offer.candidate.pinned()));
         let Some(engine) = &self.engine else { return Ok(()) };
         let look = |name: String| async move {
             // An engine that does not answer is a finding of the preflight checks.
             let image = engine.image(&name).await.ok().flatten()?;
-            let digests = image.repo_digests.iter().filter_map(|text| text.rsplit_once('@')?.1.parse().ok());
-            let pulled_by = digests.collect();
-            let platforms = image.platforms.iter().filter_map(|platform| platform.parse().ok()).collect();
-            Some((name, InEngine { platforms, pulled_by }))
+            Some((name, InEngine::of(&image)))
         };
         let found: Vec<_> = stream::iter(names).map(look).buffer_unordered(8).collect().await;
         world.engine.extend(found.into_iter().flatten());
@@ -217,13 +217,18 @@ impl Images {
     async fn ask(&self, needed: &[&Offer], platform: &Platform, world: &mut Availability) {
         let mut answers = Answers::load(&self.ctx);
         let mut questions: BTreeSet<Reference> = BTreeSet::new();
-        let places: Vec<Place> = needed.iter().flat_map(|offer| offer.candidate.places(world)).collect();
-        for place in places {
+        let places = needed.iter().flat_map(|offer| {
+            let named = offer.candidate.named_by_user;
+            offer.candidate.places(world).into_iter().map(move |place| (place, named))
+        });
+        let places: Vec<(Place, bool)> = places.collect();
+        for (place, named) in places {
             match answers.get(&place.pull, platform) {
-                Some(answer) => {
+                // Whoever names an image may have pushed it since.
+                Some(answer) if answer.is_ok() || !named => {
                     world.remote.insert(place.pull, answer);
                 }
-                None => {
+                _ => {
                     questions.insert(place.pull);
                 }
             }
@@ -241,6 +246,11 @@ impl Images {
             world.remote.insert(pull, answer);
         }
         answers.save(&self.ctx);
+    }
+
+    /// The user's login for a registry.
+    pub async fn login(&self, host: &str) -> Option<Login> {
+        self.client.login_for(host).await
     }
 
     /// The lock of a blob.
@@ -315,6 +325,14 @@ impl Candidate {
         match &self.what {
             What::Image { reference, .. } => Some(reference.to_string()),
             What::Recipe(recipe) => world.recipes.get(recipe).map(|state| state.reference.clone()),
+        }
+    }
+
+    /// The name of a pinned image by its digest.
+    fn pinned(&self) -> Option<String> {
+        match &self.what {
+            What::Image { reference, digest: Some(digest) } => Some(reference.pinned(digest).on_nodes().to_string()),
+            _ => None,
         }
     }
 

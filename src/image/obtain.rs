@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio_util::io::StreamReader;
 
+use super::availability::InEngine;
 use super::choice::{Choice, Source};
 use super::images::Images;
 use super::reference::Reference;
 use super::registry::RegistryError;
 use crate::build::{self, BuildError};
 use crate::error::{Advise, ExitCode};
-use crate::oci::{self, Descriptor, OciError, Platform, StoredImage};
+use crate::oci::{self, Descriptor, Digest, OciError, Platform, StoredImage};
+use crate::ports::Engine;
+use crate::ports::engine::EngineError;
 
 /// Blobs of one image under way at a time.
 const BLOBS: usize = 3;
@@ -80,7 +83,7 @@ impl Advise for ObtainError {
                 Some(format!("docker login {host}, or run it again to have another source chosen"))
             }
             Self::Registry { source, .. } if source.is_transient() => {
-                Some("run it again: what has arrived is kept".to_owned())
+                Some("run it again: layers that have arrived are kept".to_owned())
             }
             Self::Registry { .. } | Self::Gone { .. } => Some("run it again to have another source chosen".to_owned()),
             // An engine older than 28 whose image store is containerd's cannot save one platform of several.
@@ -89,7 +92,7 @@ impl Advise for ObtainError {
             }
             Self::Store { source, .. } => source.hint(),
             Self::Build { source, .. } => source.hint(),
-            Self::Cancelled { .. } => Some("run it again: what has arrived is kept".to_owned()),
+            Self::Cancelled { .. } => Some("run it again: layers that have arrived are kept".to_owned()),
         }
     }
 
@@ -116,10 +119,7 @@ impl Images {
         progress: Progress<'_>,
     ) -> Result<StoredImage, ObtainError> {
         let reference = &choice.reference;
-        let stored = self.store.image(reference, &choice.platform).map_err(store_error(reference))?;
-        if let Some(image) =
-            stored.filter(|_| !matches!(choice.source, Source::Mirror { .. } | Source::Registry { .. }))
-        {
+        if let Some(image) = self.stored(choice).map_err(store_error(reference))? {
             return Ok(image);
         }
         let work = async {
@@ -143,12 +143,26 @@ impl Images {
         }
     }
 
+    /// A chosen image, where the store has it; another one under its name is not it.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn stored(&self, choice: &Choice) -> Result<Option<StoredImage>, OciError> {
+        let stored = self.store.image(&choice.reference, &choice.platform)?;
+        let is_it = |image: &StoredImage| match (&choice.digest, &image.pulled_by) {
+            (Some(wanted), Some(known)) => wanted == known || *wanted == image.manifest.digest,
+            _ => true,
+        };
+        Ok(stored.filter(is_it))
+    }
+
     async fn take_from_engine(&self, choice: &Choice) -> Result<StoredImage, ObtainError> {
         let reference = &choice.reference;
         let gone = || ObtainError::Gone { reference: reference.clone(), place: "engine" };
         let engine = self.engine.as_ref().ok_or_else(gone)?;
         let platform = choice.platform.to_string();
-        let images = oci::archive::import(&self.store, engine.save_image(reference, &platform)).await;
+        let name = in_engine(engine.as_ref(), choice).await.ok().flatten().ok_or_else(gone)?;
+        let images = oci::archive::import(&self.store, engine.save_image(&name, &platform)).await;
         let images = images.map_err(|source| match source {
             OciError::Stream { .. } | OciError::Missing { .. } | OciError::NotAnArchive { .. } => {
                 ObtainError::Engine { reference: reference.clone(), platform: choice.platform.clone(), source }
@@ -156,11 +170,11 @@ impl Images {
             other => store_error(reference)(other),
         })?;
         let image = images.into_iter().find(|image| image.platform == choice.platform).ok_or_else(gone)?;
-        if image.reference == *reference {
+        if image.reference == *reference && choice.digest.is_none() {
             return Ok(image);
         }
-        // The engine writes the short form of a name into its archives.
-        self.store.tag(reference, &choice.platform, &image.manifest).map_err(store_error(reference))
+        // The engine writes the short form of a name into its archives, and none for a digest.
+        self.name(choice, image.manifest, choice.digest.as_ref())
     }
 
     async fn pull(
@@ -182,7 +196,18 @@ impl Images {
             .try_collect::<()>()
             .await?;
         self.store.put_bytes(&found.document.bytes).map_err(store_error(reference))?;
-        self.store.tag(reference, &choice.platform, &found.descriptor()).map_err(store_error(reference))
+        self.name(choice, found.descriptor(), Some(&found.digest))
+    }
+
+    /// Names what has arrived, with the digest that it was pulled by.
+    fn name(
+        &self,
+        choice: &Choice,
+        mut manifest: Descriptor,
+        pulled_by: Option<&Digest>,
+    ) -> Result<StoredImage, ObtainError> {
+        manifest.annotations.extend(pulled_by.map(|digest| (oci::PULLED_BY.to_owned(), digest.to_string())));
+        self.store.tag(&choice.reference, &choice.platform, &manifest).map_err(store_error(&choice.reference))
     }
 
     /// Fetches one blob. A blob that came whole and is not what it should be is fetched once more from the start.
@@ -216,6 +241,24 @@ impl Images {
             }
         }
     }
+}
+
+/// The name by which an engine has a chosen image, for its platform and of its digest as far as the engine knows it.
+///
+/// # Errors
+/// What the engine fails at.
+pub async fn in_engine(engine: &dyn Engine, choice: &Choice) -> Result<Option<String>, EngineError> {
+    // What comes out of the store is known by its name alone; engines may rewrite the manifest that its digest is of.
+    let digest = choice.digest.as_ref();
+    let digest = digest.filter(|_| !matches!(choice.source, Source::Store | Source::Build { .. }));
+    for name in choice.names() {
+        let Some(image) = engine.image(&name).await? else { continue };
+        let image = InEngine::of(&image);
+        if image.platforms.contains(&choice.platform) && digest.is_none_or(|digest| image.may_be(digest)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 fn store_error(reference: &str) -> impl FnOnce(OciError) -> ObtainError + use<'_> {

@@ -63,7 +63,7 @@ impl Images {
         let reference: Reference = choice.reference.parse()?;
         // A registry of its own in the path keeps images of two registries apart.
         let own = reference.registry().replace([':', '[', ']'], "-");
-        let named = reference.named();
+        let named = reference.tagged();
         let place = |base: &str| named.at(&format!("{}/{own}", base.trim_end_matches('/')));
         Ok((place(&publish.to), place(publish.pull())))
     }

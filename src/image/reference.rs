@@ -69,13 +69,20 @@ impl Reference {
         Self { digest: Some(digest.clone()), ..self.clone() }
     }
 
-    /// The same reference without its digest; a reference that has no tag keeps it.
+    /// The name that nodes know the image by: with its digest where it is pinned, else with its tag. A name that has both
+    /// is not one: container runtimes drop the tag, and by the tag alone another image could be meant.
     #[must_use]
-    pub fn named(&self) -> Self {
-        if self.tag.is_none() {
-            return self.clone();
-        }
-        Self { digest: None, ..self.clone() }
+    pub fn on_nodes(&self) -> Self {
+        let tag = self.tag.clone().filter(|_| self.digest.is_none());
+        Self { tag, ..self.clone() }
+    }
+
+    /// The same image with a tag in the place of its digest, for registries that are pushed to.
+    #[must_use]
+    pub fn tagged(&self) -> Self {
+        let Some(digest) = &self.digest else { return self.clone() };
+        let tag = self.tag.clone().unwrap_or_else(|| digest.to_string().replace(':', "-"));
+        Self { tag: Some(tag), digest: None, ..self.clone() }
     }
 
     /// What a registry is asked for: the digest where it is pinned, else the tag.
@@ -237,7 +244,12 @@ mod tests {
         assert_eq!(pinned.version(), DIGEST);
         let both: Reference = format!("kindest/node:v1.37.0@{DIGEST}").parse().unwrap();
         assert_eq!(both.to_string(), format!("docker.io/kindest/node:v1.37.0@{DIGEST}"));
-        assert_eq!(both.named().to_string(), "docker.io/kindest/node:v1.37.0");
+        assert_eq!(both.on_nodes().to_string(), format!("docker.io/kindest/node@{DIGEST}"));
+        assert_eq!(
+            both.on_nodes().tagged().to_string(),
+            format!("docker.io/kindest/node:{}", DIGEST.replace(':', "-"))
+        );
+        assert_eq!(both.tagged().to_string(), "docker.io/kindest/node:v1.37.0");
     }
 
     #[test]

@@ -98,14 +98,14 @@ pub fn keep_recorded(request: &Request, nodes: &std::collections::BTreeSet<Strin
     let keep = |role: &String| {
         let recorded = request.recorded.iter().find(|choice| choice.role == *role)?;
         let same_name = match request.named.get(role) {
-            Some(named) => recorded.named_by_user && named.named().to_string() == recorded.reference,
+            Some(named) => recorded.named_by_user && named.on_nodes().to_string() == recorded.reference,
             None => !recorded.named_by_user,
         };
         let fits = same_name
             && recorded.platform == request.target.platform
             && recorded.runs_on(request.target.cpu)
             && recorded.makes_nodes_of(&request.target.kubernetes)
-            && nodes.contains(&recorded.reference);
+            && nodes.iter().any(|name| recorded.is_called(name));
         let why = "chosen before, and every node has it".to_owned();
         fits.then(|| Choice {
             source: Source::Nodes,

@@ -15,6 +15,9 @@ use serde_json::Value;
 use crate::error::chain;
 use crate::ports::kube::{Duplex, FIELD_MANAGER, Kube, KubeError, ObjectKey};
 
+/// How long a stream to a pod may take to open; once it is open it may be silent for as long as its user lets it.
+const OPENING: Duration = Duration::from_secs(30);
+
 /// A connected API server. What kinds it serves is asked once per group and version.
 pub struct KubeClient {
     client: Client,
@@ -235,7 +238,10 @@ impl Kube for KubeClient {
     async fn port_forward(&self, namespace: &str, pod: &str, port: u16) -> Result<Box<dyn Duplex>, KubeError> {
         let what = || format!("forward to port {port} of {namespace}/{pod}");
         let pods: Api<Pod> = Api::namespaced(self.streams.clone(), namespace);
-        let mut forwarder = pods.portforward(pod, &[port]).await.map_err(|error| self.explain(what(), error))?;
+        let forwarder = tokio::time::timeout(OPENING, pods.portforward(pod, &[port])).await.map_err(|_| {
+            KubeError::Unreachable { server: self.server.clone(), reason: format!("{} did not open", what()) }
+        })?;
+        let mut forwarder = forwarder.map_err(|error| self.explain(what(), error))?;
         let stream = forwarder
             .take_stream(port)
             .ok_or_else(|| KubeError::Other { what: what(), reason: "the server opened no stream".to_owned() })?;

@@ -11,5 +11,6 @@ pub use archive::ArchiveFormat;
 pub use assemble::{ImageSpec, assemble};
 pub use error::OciError;
 pub use layer::{Entry, Layer, Source};
+pub(crate) use store::PULLED_BY;
 pub use store::{BlobWriter, Freed, Store, StoredImage};
 pub use types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, RunConfig, media};

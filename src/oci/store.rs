@@ -21,6 +21,9 @@ use super::types::{Descriptor, Digest, Index, Manifest, Platform, media};
 /// The annotation that holds an image's reference in an index.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
+/// The annotation that holds the digest an image was pulled by, which may be that of an index.
+pub(crate) const PULLED_BY: &str = "dev.devstack.pulled-by";
+
 /// No honest manifest, index or configuration is larger.
 pub(crate) const MAX_JSON: u64 = 8 << 20;
 
@@ -36,6 +39,8 @@ pub struct StoredImage {
     pub platform: Platform,
     /// The manifest.
     pub manifest: Descriptor,
+    /// The digest it was pulled by, of an index or of the manifest; `None` where that is not known.
+    pub pulled_by: Option<Digest>,
     /// The configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
@@ -175,7 +180,8 @@ impl Store {
         }
     }
 
-    /// Gives a manifest a name; an earlier image of this name and platform loses it.
+    /// Gives a manifest a name; an earlier image of this name and platform loses it. Of the descriptor's annotations the
+    /// digest it was pulled by is kept.
     ///
     /// # Errors
     /// [`OciError::Missing`] where a blob of the image is not in the store.
@@ -204,6 +210,8 @@ impl Store {
                 let mut entry = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size);
                 entry.platform = Some(platform.into());
                 entry.annotations.insert(REF_NAME.to_owned(), reference.clone());
+                let pulled_by = manifest.annotations.get(PULLED_BY);
+                entry.annotations.extend(pulled_by.map(|digest| (PULLED_BY.to_owned(), digest.clone())));
                 index.manifests.push(entry);
             }
             index.manifests.sort_by(|a, b| key(a).cmp(&key(b)));
@@ -301,6 +309,7 @@ impl Store {
             reference: reference.to_owned(),
             platform: platform.clone(),
             manifest: plain,
+            pulled_by: manifest.annotations.get(PULLED_BY).and_then(|digest| digest.parse().ok()),
             config: parsed.config,
             layers: parsed.layers,
             size,

@@ -22,7 +22,7 @@ use self::answer::{container, image, label_filter, network, unsigned};
 use crate::context::Vars;
 use crate::error::chain;
 use crate::ports::engine::{
-    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput,
+    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, Login,
     Network, Volume,
 };
 
@@ -170,6 +170,7 @@ impl Engine for DockerEngine {
                 security_opt: list(&spec.security_options),
                 network_mode: spec.network.clone(),
                 binds: list(&spec.binds),
+                auto_remove: Some(spec.auto_remove),
                 tmpfs: (!spec.tmpfs.is_empty())
                     .then(|| spec.tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
                 ..api::HostConfig::default()
@@ -380,11 +381,12 @@ impl Engine for DockerEngine {
         &self,
         reference: &str,
         platform: &str,
+        login: Option<&Login>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError> {
         let options = query::CreateImageOptionsBuilder::default().from_image(reference).platform(platform).build();
         let client = self.client().await?;
-        let mut events = client.create_image(Some(options), None, None);
+        let mut events = client.create_image(Some(options), None, login.map(answer::credentials));
         let mut layers: HashMap<String, (u64, u64)> = HashMap::new();
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| self.explain(format!("pull {reference}"), error))?;

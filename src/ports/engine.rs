@@ -1,6 +1,7 @@
 //! The container engine: Docker and what speaks its API.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -17,6 +18,29 @@ pub const OWNER_LABEL: &str = "dev.devstack.environment";
 
 /// The label that kind puts on its node containers; its value is the cluster's name.
 pub const KIND_CLUSTER_LABEL: &str = "io.x-k8s.kind.cluster";
+
+/// How a registry is logged in to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// A name and a password or access token.
+    Password {
+        /// The name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// A token that is exchanged for others.
+    Identity(String),
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password { user, .. } => write!(f, "Login({user:?}, secret)"),
+            Self::Identity(_) => f.write_str("Login(secret)"),
+        }
+    }
+}
 
 /// Bytes on their way, such as an image archive.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -140,6 +164,8 @@ pub struct ContainerSpec {
     pub binds: Vec<String>,
     /// Paths on a tmpfs.
     pub tmpfs: Vec<String>,
+    /// Whether the engine removes it when it ends.
+    pub auto_remove: bool,
 }
 
 /// What `commit` writes into the new image's configuration.
@@ -297,11 +323,13 @@ pub trait Engine: Send + Sync {
     /// An image as a `docker save` archive: of one platform (`linux/amd64`) where the engine can tell them apart, else
     /// of what it has.
     fn save_image(&self, reference: &str, platform: &str) -> ByteStream;
-    /// Pulls an image for a platform (`linux/amd64`); `progress` gets (bytes done, bytes in all).
+    /// Pulls an image for a platform (`linux/amd64`), with the user's login for its registry where there is one; `progress`
+    /// gets (bytes done, bytes in all).
     async fn pull_image(
         &self,
         reference: &str,
         platform: &str,
+        login: Option<&Login>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError>;
     /// Gives an image of the engine's store one more name (`repository:tag`), which it takes from another.

@@ -9,9 +9,15 @@ use async_trait::async_trait;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 
+use crate::ports::process::Process;
+
 /// The environment variable that marks every child with the environment it works for, so that a child which
 /// outlives a killed devstack is found again.
 pub const OWNER_VARIABLE: &str = "DEVSTACK_OWNER";
+
+/// The environment variable that marks every child with the devstack that started it, a [`Process`], so that the children
+/// of one that lives are left alone.
+pub const PARENT_VARIABLE: &str = "DEVSTACK_PARENT";
 
 /// A command to run. Arguments are passed as they are; no shell is involved.
 #[derive(Debug, Clone, Default)]
@@ -204,17 +210,18 @@ pub trait Runner: Send + Sync {
     }
 }
 
-/// Runs real processes, each marked with its owner (see [`OWNER_VARIABLE`]).
+/// Runs real processes, each marked with its owner and its parent (see [`OWNER_VARIABLE`] and [`PARENT_VARIABLE`]).
 #[derive(Debug, Clone)]
 pub struct ProcessRunner {
     cancel: CancellationToken,
     owner: String,
+    process: Option<Process>,
 }
 
 impl ProcessRunner {
     /// A runner whose children stop when `cancel` fires and carry `owner` in their environment.
     pub fn new(cancel: CancellationToken, owner: impl Into<String>) -> Self {
-        Self { cancel, owner: owner.into() }
+        Self { cancel, owner: owner.into(), process: Process::own() }
     }
 }
 
@@ -227,6 +234,7 @@ impl Runner for ProcessRunner {
             .args(&cmd.args)
             .envs(cmd.env.iter().map(|(name, value)| (name, value)))
             .env(OWNER_VARIABLE, &self.owner)
+            .env(PARENT_VARIABLE, self.process.map_or_else(String::new, |process| process.to_string()))
             .stdin(if cmd.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -248,7 +248,12 @@ fn text_of(
 }
 
 fn escape(text: &str) -> String {
-    text.replace("${", "$${")
+    let text = text.replace("${", "$${");
+    // What follows may begin with a `{`, or be a reference, that this would join.
+    match text.strip_suffix('$') {
+        Some(rest) => format!("{rest}{}", template::DOLLAR),
+        None => text,
+    }
 }
 
 fn escape_all(value: Value) -> Value {
@@ -351,6 +356,13 @@ mod tests {
         assert_eq!(half, json!("$${x} ${y}"));
         let known = |_: &Reference| Ok(Found::Value(json!("${x}")));
         assert_eq!(walk(&json!("${y}"), true, &mut Vec::new(), &known).unwrap(), json!("$${x}"));
+        // A value stays a value, whatever it would make together with its neighbours.
+        let some = |reference: &Reference| match reference.text.as_str() {
+            "cost" => Ok(Found::Value(json!("US$"))),
+            _ => Ok(Found::Late),
+        };
+        let half = walk(&json!(["${cost}${a.port}", "${cost}{a.port}"]), true, &mut Vec::new(), &some).unwrap();
+        assert_eq!(substitute(&half, &scope()), Ok(json!(["US$80", "US${a.port}"])));
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) enum Segment {
     Index(Reference),
 }
 
-/// Cuts a text. `$${` stands for a literal `${`; a `$` before anything else is a dollar sign.
+/// A `$` in a text of which a part is known already, where a bare one would join with what follows.
+pub(super) const DOLLAR: &str = "${$}";
+
+/// Cuts a text. `$${` stands for a literal `${`, and [`DOLLAR`] for a `$`; a `$` before anything else is a dollar sign.
 pub(super) fn parse(text: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut plain = String::new();
@@ -44,6 +47,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<Piece>, String> {
             continue;
         }
         plain.push_str(&rest[..at]);
+        if let Some(after) = rest[at..].strip_prefix(DOLLAR) {
+            plain.push('$');
+            rest = after;
+            continue;
+        }
         let body = &rest[at + 2..];
         let end = body.find('}').ok_or_else(|| format!("`{}` is not closed by a }}", shorten(&rest[at..])))?;
         if !plain.is_empty() {

@@ -12,7 +12,7 @@ use crate::error::ExitCode;
 use crate::event::{Action, Event};
 use crate::executor::Run;
 use crate::facts::{self, NodeFacts};
-use crate::image::{Choice, Source};
+use crate::image::{Choice, Source, in_engine};
 use crate::oci::{ArchiveFormat, StoredImage, archive};
 use crate::ports::engine::{Container, EngineError};
 use crate::step::{Applied, Observed, StepError, World};
@@ -25,25 +25,17 @@ pub struct NodeImageStep {
 }
 
 impl NodeImageStep {
-    /// Whether the engine has it for the nodes' platform: under its name may be another platform's, or an index without
-    /// content.
-    async fn is_there(&self, world: &World) -> Result<bool, EngineError> {
-        let image = world.engine.image(&self.choice.reference).await?;
-        Ok(image.is_some_and(|image| image.platforms.contains(&self.choice.platform.to_string())))
-    }
-
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("node image {}", self.choice.reference);
-        let there = self.is_there(world).await?;
+        let there = in_engine(&*world.engine, &self.choice).await?.is_some();
         Ok(Observed::new(if there { Action::Leave } else { Action::Create }, what).because(self.choice.why.clone()))
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
-        let mut reference = self.choice.reference.clone();
-        let changed = !self.is_there(run.world).await?;
-        if changed {
-            reference = obtain_node(run, &self.choice, id).await?;
-        }
+        let (reference, changed) = match in_engine(&*run.world.engine, &self.choice).await? {
+            Some(name) => (name, false),
+            None => (obtain_node(run, &self.choice, id).await?, true),
+        };
         Ok(Applied { detail: reference.clone(), outputs: json!({"reference": reference}), changed })
     }
 }
@@ -62,7 +54,7 @@ impl ObtainStep {
             .choices
             .iter()
             .filter(|choice| !matches!(choice.source, Source::Nodes))
-            .filter(|choice| !matches!(images.store().image(&choice.reference, &choice.platform), Ok(Some(_))))
+            .filter(|choice| !matches!(images.stored(choice), Ok(Some(_))))
             .collect();
         try_join_all(missing.iter().map(|choice| obtain(run, choice, id))).await?;
         Ok(Applied {
@@ -147,7 +139,7 @@ impl LoadStep {
         let places = run.world.images()?;
         let mut images = Vec::new();
         for choice in self.choices.iter().filter(|choice| missing.contains(&choice.reference)) {
-            let stored = match places.store().image(&choice.reference, &choice.platform) {
+            let stored = match places.stored(choice) {
                 Ok(Some(stored)) => stored,
                 // It was on the nodes when the plan was made and has been taken away since.
                 _ => obtain(run, choice, id).await?,
@@ -233,22 +225,38 @@ async fn obtain_node(run: &Run<'_>, choice: &Choice, id: &str) -> Result<String,
                 let step = id.to_owned();
                 run.ctx.events.emit(Event::StepProgress { step, done, total: Some(total), unit: "bytes", detail });
             };
-            world.engine.pull_image(&reference, &choice.platform.to_string(), &progress).await?;
-            // What is pulled by its digest has no name, by which the next `up` looks for it and nodes are told apart.
+            let platform = choice.platform.to_string();
+            let login = match world.images() {
+                Ok(images) => images.login(pull.registry()).await,
+                Err(_) => None,
+            };
+            if let Err(error) = world.engine.pull_image(&reference, &platform, login.as_ref(), &progress).await {
+                // A registry that devstack was told to speak to without TLS, or one on this machine's loopback with an
+                // engine in a virtual machine: what devstack can fetch need not be within the engine's reach.
+                run.waiting(id, format!("the engine cannot pull it ({error}), it is fetched for it"));
+                return load_node(run, choice, id).await;
+            }
+            // What is pulled by its digest has no name, by which people know it. One that is taken stays whose it is.
+            if world.engine.image(&choice.reference).await?.is_some() {
+                return Ok(pull.to_string());
+            }
             world.engine.tag_image(&reference, &choice.reference).await?;
             Ok(choice.reference.clone())
         }
-        Source::Store | Source::Build { .. } => {
-            let stored = obtain(run, choice, id).await?;
-            run.waiting(id, format!("loading {} into the engine", choice.reference));
-            let archive = archive::export(world.images()?.store(), &[stored], ArchiveFormat::Docker);
-            world.engine.load_image(archive).await?;
-            Ok(choice.reference.clone())
-        }
+        Source::Store | Source::Build { .. } => load_node(run, choice, id).await,
         Source::Nodes | Source::Engine => {
             Err(StepError::message(format!("{} was in the engine and is gone", choice.reference)))
         }
     }
+}
+
+/// Loads the node image out of devstack's store into the engine.
+async fn load_node(run: &Run<'_>, choice: &Choice, id: &str) -> Result<String, StepError> {
+    let stored = obtain(run, choice, id).await?;
+    run.waiting(id, format!("loading {} into the engine", choice.reference));
+    let archive = archive::export(run.world.images()?.store(), &[stored], ArchiveFormat::Docker);
+    run.world.engine.load_image(archive).await?;
+    Ok(choice.reference.clone())
 }
 
 /// Which of the wanted references a node's container runtime does not know.

@@ -130,26 +130,41 @@ async fn what_was_seen_a_moment_ago_is_not_looked_for_again() {
 
 #[tokio::test]
 async fn a_node_image_that_was_pulled_by_its_digest_is_found_by_its_name() {
-    let (name, pull) = ("r.example/node:v1", format!("r.example/node:v1@sha256:{}", "a".repeat(64)));
+    let (name, digest) = ("r.example/node:v1", format!("sha256:{}", "a".repeat(64)));
+    let pull = format!("{name}@{digest}");
     let choice: Choice = serde_json::from_value(json!({
         "role": "node", "version": "v1.37.0", "reference": name, "platform": "linux/amd64", "cpu": "x86-64-v1",
-        "source": {"from": "registry", "pull": pull}, "why": "",
+        "digest": digest, "source": {"from": "registry", "pull": pull}, "why": "",
     }))
     .unwrap();
-    let image = |platform: &str| EngineImage { platforms: vec![platform.to_owned()], ..EngineImage::default() };
-    let engine = FakeEngine::new(EngineInfo::default());
-    engine.offer_image(&pull, image("linux/amd64"));
-    // The name leads to another platform's image, as after `docker pull --platform`.
-    engine.put_image(name, image("linux/arm64"));
-    let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
-    let world = World::new(&ctx, "a", Arc::new(engine), Arc::new(FakeRunner::default()));
-    let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
-    let step = NodeImageStep { choice };
-    let node = Node { id: "node-image".to_owned(), needs: BTreeSet::new(), step: Step::NodeImage(step.clone()) };
-    let graph = Graph::new(vec![node]).unwrap();
+    let image = |platform: &str, digest: &str| EngineImage {
+        platforms: vec![platform.to_owned()],
+        repo_digests: vec![format!("r.example/node@{digest}")],
+        ..EngineImage::default()
+    };
+    let other = format!("sha256:{}", "b".repeat(64));
+    // The name leads to nothing, to another platform's image, as after `docker pull --platform`, or to another build.
+    for taken in [None, Some(image("linux/arm64", &digest)), Some(image("linux/amd64", &other))] {
+        let engine = FakeEngine::new(EngineInfo::default());
+        engine.offer_image(&pull, image("linux/amd64", &digest));
+        if let Some(taken) = &taken {
+            engine.put_image(name, taken.clone());
+        }
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let world = World::new(&ctx, "a", Arc::new(engine.clone()), Arc::new(FakeRunner::default()));
+        let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+        let step = NodeImageStep { choice: choice.clone() };
+        let node = Node { id: "node-image".to_owned(), needs: BTreeSet::new(), step: Step::NodeImage(step.clone()) };
+        let graph = Graph::new(vec![node]).unwrap();
 
-    assert_eq!(step.observe(&world).await.unwrap().action, Action::Create);
-    let outputs = executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
-    assert_eq!(outputs["node-image"]["reference"], name, "nodes are made of the name");
-    assert_eq!(step.observe(&world).await.unwrap().action, Action::Leave, "the next up has nothing to do");
+        assert_eq!(step.observe(&world).await.unwrap().action, Action::Create);
+        let outputs = executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
+        let made_of = outputs["node-image"]["reference"].as_str().unwrap();
+        assert_eq!(made_of, if taken.is_some() { &pull } else { name });
+        assert!(choice.is_called(made_of));
+        if taken.is_some() {
+            assert_eq!(engine.image(name).await.unwrap(), taken, "the name stays whose it was");
+        }
+        assert_eq!(step.observe(&world).await.unwrap().action, Action::Leave, "the next up has nothing to do");
+    }
 }

@@ -66,7 +66,10 @@ impl RunLog {
         self.broken = true;
         let Some(logs) = self.path.parent() else { return };
         // What cannot be removed is a log that stays, and no reason to fail; a directory that holds anything stays too.
-        let _ = std::fs::remove_dir_all(logs);
+        for log in runs(logs).unwrap_or_default() {
+            let _ = std::fs::remove_file(log);
+        }
+        let _ = std::fs::remove_dir(logs);
         if let Some(state) = logs.parent() {
             let _ = std::fs::remove_dir(state.join("environments"));
             let _ = std::fs::remove_dir(state);
@@ -113,13 +116,28 @@ fn make_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// Removes the oldest logs so that one more makes [`KEEP`]. Their names sort by time.
-fn prune(dir: &Path) -> io::Result<()> {
-    let mut logs: Vec<PathBuf> = std::fs::read_dir(dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
-        .collect();
+/// The logs of runs, oldest first. The directory is the user's choice, and whatever else is in it is not touched.
+fn runs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_run = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).is_some_and(is_name);
+    let mut logs: Vec<PathBuf> =
+        std::fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path())).filter(is_run).collect();
     logs.sort();
+    Ok(logs)
+}
+
+/// Whether a name is of the form `20260102T030405Z-42.jsonl`.
+fn is_name(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = name.strip_suffix(".jsonl").and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(stamp, pid)| {
+        let time = stamp.strip_suffix('Z').and_then(|stamp| stamp.split_once('T'));
+        digits(pid) && time.is_some_and(|(day, time)| (day.len(), time.len()) == (8, 6) && digits(day) && digits(time))
+    })
+}
+
+/// Removes the oldest logs so that one more makes [`KEEP`].
+fn prune(dir: &Path) -> io::Result<()> {
+    let logs = runs(dir)?;
     let surplus = (logs.len() + 1).saturating_sub(KEEP);
     for path in &logs[..surplus] {
         std::fs::remove_file(path)?;
@@ -171,6 +189,15 @@ mod tests {
             log
         };
         std::fs::create_dir_all(state.join("environments/other")).unwrap();
+        // The state directory may be one that the user has other things in.
+        std::fs::create_dir_all(state.join("logs/mine")).unwrap();
+        std::fs::write(state.join("logs/app.jsonl"), "").unwrap();
+        begin().discard();
+        let mut left: Vec<_> =
+            std::fs::read_dir(state.join("logs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["app.jsonl", "mine"]);
+        std::fs::remove_dir_all(state.join("logs")).unwrap();
         begin().discard();
         assert!(state.join("environments/other").exists() && !state.join("logs").exists());
         std::fs::remove_dir(state.join("environments/other")).unwrap();
@@ -186,14 +213,14 @@ mod tests {
         for index in 0..25 {
             std::fs::write(dir.path().join(format!("2025010{}T000000Z-{index:02}.jsonl", index % 9)), "").unwrap();
         }
-        std::fs::write(dir.path().join("notes.txt"), "").unwrap();
+        std::fs::write(dir.path().join("2024-mine.jsonl"), "").unwrap();
         let mut log = RunLog::new(dir.path(), time(), 1);
         log.event(time(), &Event::StepStarted { step: "s".into() }, "{}");
         let mut names: Vec<_> =
             std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names.len(), KEEP + 1);
-        assert_eq!(names[0], "20250102T000000Z-02.jsonl");
-        assert_eq!(names[KEEP - 1], "20260102T030405Z-1.jsonl");
+        assert_eq!(names[..2], ["2024-mine.jsonl", "20250102T000000Z-02.jsonl"]);
+        assert_eq!(names[KEEP], "20260102T030405Z-1.jsonl");
     }
 }

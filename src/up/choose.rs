@@ -83,7 +83,7 @@ pub(super) fn keep_node(world: &World, chosen: Choice, there: &[Container], targ
     let keeps = |recorded: &Choice| {
         recorded.role == NODE_ROLE
             && recorded.named_by_user == chosen.named_by_user
-            && there.iter().any(|node| node.image == recorded.reference)
+            && there.iter().any(|node| recorded.is_called(&node.image))
             && recorded.makes_nodes_of(&target.kubernetes)
             && recorded.runs_on(target.cpu)
     };

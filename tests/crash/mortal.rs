@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use devstack::ports::HostFs;
 use devstack::ports::engine::{
-    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput,
+    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, Login,
     Network, Volume,
 };
 use devstack::ports::fake::{FakeEngine, FakeFs};
@@ -202,9 +202,10 @@ impl Engine for MortalEngine {
         &self,
         reference: &str,
         platform: &str,
+        login: Option<&Login>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError> {
-        self.change("pull image".to_owned(), self.0.pull_image(reference, platform, progress)).await
+        self.change("pull image".to_owned(), self.0.pull_image(reference, platform, login, progress)).await
     }
     async fn tag_image(&self, reference: &str, name: &str) -> Result<(), EngineError> {
         self.change("tag image".to_owned(), self.0.tag_image(reference, name)).await

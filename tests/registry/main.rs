@@ -310,3 +310,50 @@ async fn the_users_docker_login_is_used() {
     let asked = tokens.last().unwrap();
     assert!(asked.contains("scope=repository%3Aprivate%2Fone%3Apull") && asked.contains("service=tests"), "{asked}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_private_where_the_greeting_is_open_is_asked_with_the_login() {
+    let world = World::start().await;
+    // The first rule that fits counts.
+    world.proxy.fault("GET /v2/ HTTP", usize::MAX, Fault::Json("{}".to_owned()));
+    private(&world).await;
+    let name = world.name("private/one:v1");
+    assert_eq!(refused(&world.images(no_vars()), &name).await.kind, Obstacle::Unauthorized);
+    world.docker_config(&format!("{{\"auths\":{{\"{}\":{{\"auth\":\"dTpw\"}}}}}}", world.proxy.host));
+    let images = world.images(no_vars());
+    let choice = found(&images, &name).await;
+    images.obtain(&choice, "images", &|_, _| ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tag_meant_before_is_not_taken_for_another_pin() {
+    let world = World::start().await;
+    let first = world.push("site/one:v1", BOTH, &[b"first"]).await;
+    let name = world.name("site/one:v1");
+    let images = world.images(no_vars());
+    let choice = found(&images, &name).await;
+    let stored = images.obtain(&choice, "images", &|_, _| ()).await.unwrap();
+    assert_eq!(stored.pulled_by, Some(first.clone()));
+    let second = world.push("site/one:v1", BOTH, &[b"second"]).await;
+
+    let pinned = found(&images, &format!("{name}@{second}")).await;
+    assert_eq!((pinned.source.word(), pinned.digest.as_ref()), ("registry", Some(&second)));
+    assert_eq!(pinned.reference, world.name(&format!("site/one@{second}")), "nodes know it by its digest");
+    let new = images.obtain(&pinned, "images", &|_, _| ()).await.unwrap();
+    assert_ne!(new.layers, stored.layers);
+    assert_eq!(found(&images, &format!("{name}@{second}")).await.source, Source::Store);
+    assert_eq!(
+        images.store().image(&name, &Platform::linux("amd64")).unwrap(),
+        Some(stored),
+        "the tag stays as it was"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_its_owner_pushes_after_all_is_found_at_once() {
+    let world = World::start().await;
+    let name = world.name("site/late:v1");
+    assert_eq!(refused(&world.images(no_vars()), &name).await.kind, Obstacle::NotFound);
+    world.push("site/late:v1", BOTH, &[b"x"]).await;
+    found(&world.images(no_vars()), &name).await;
+}

@@ -9,11 +9,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use tokio::sync::OnceCell;
 
 use super::challenge::Challenge;
-use super::credentials::{Credentials, Login};
+use super::credentials::Credentials;
 use super::error::RegistryError;
 use crate::image::mirror::Mirrors;
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 use crate::oci::{Digest, media};
+use crate::ports::engine::Login;
 use crate::ports::{Clock, Runner};
 
 /// How patient the client is.
@@ -219,7 +220,7 @@ impl Client {
     ) -> Result<Response, RegistryError> {
         let name = reference.registry();
         let host = self.host(name);
-        let challenge = host.greeting.get_or_init(|| self.greet(name)).await.clone()?;
+        let mut challenge = host.greeting.get_or_init(|| self.greet(name)).await.clone()?;
         let base = self.base(name);
         let url = if path.contains("://") { path.to_owned() } else { format!("{base}/v2/{path}") };
         let ours = url.starts_with(&format!("{base}/"));
@@ -240,12 +241,22 @@ impl Client {
                 }
             }
             let response = request.send().await.map_err(|error| self.failed(name, &error))?;
-            let expired =
-                response.status() == StatusCode::UNAUTHORIZED && matches!(challenge, Challenge::Bearer { .. });
-            if expired && !renewed {
+            if response.status() == StatusCode::UNAUTHORIZED && ours && !renewed {
                 renewed = true;
-                host.tokens.lock().await.remove(&access.scope(reference));
-                continue;
+                match &challenge {
+                    // A registry may greet everybody and keep some repositories to those who log in.
+                    Challenge::Open => {
+                        if let Some(asked) = challenge_of(&response) {
+                            challenge = asked;
+                            continue;
+                        }
+                    }
+                    Challenge::Bearer { .. } => {
+                        host.tokens.lock().await.remove(&access.scope(reference));
+                        continue;
+                    }
+                    Challenge::Basic => {}
+                }
             }
             return accept(name, what, response);
         }
@@ -257,10 +268,8 @@ impl Client {
         let response = request.send().await.map_err(|error| self.failed(host, &error))?;
         match response.status() {
             StatusCode::UNAUTHORIZED => {
-                let headers = response.headers().get_all(WWW_AUTHENTICATE);
-                let challenge = headers.iter().filter_map(|value| value.to_str().ok()).find_map(Challenge::parse);
                 let reason = "it wants a kind of login that devstack does not know".to_owned();
-                challenge.ok_or(RegistryError::Protocol { host: host.to_owned(), reason })
+                challenge_of(&response).ok_or(RegistryError::Protocol { host: host.to_owned(), reason })
             }
             StatusCode::TOO_MANY_REQUESTS => Err(rate_limited(host, response.headers())),
             status if status.is_server_error() => Err(unavailable(host, status)),
@@ -335,6 +344,11 @@ impl Client {
         answer.token.or(answer.access_token).ok_or_else(|| protocol("its token service answers no token"))
     }
 
+    /// The user's login for a host; its helper is asked once.
+    pub(in crate::image) async fn login_for(&self, name: &str) -> Option<Login> {
+        self.login(&self.host(name), name).await
+    }
+
     async fn login(&self, host: &Host, name: &str) -> Option<Login> {
         host.login.get_or_init(|| self.credentials.find(name, self.runner.as_ref())).await.clone()
     }
@@ -371,6 +385,12 @@ impl Client {
         }
         RegistryError::Protocol { host, reason: innermost(error) }
     }
+}
+
+/// How an answer says that it wants to be logged in to.
+fn challenge_of(response: &Response) -> Option<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE);
+    headers.iter().filter_map(|value| value.to_str().ok()).find_map(Challenge::parse)
 }
 
 /// Turns a status into an error where it is one.

@@ -1,7 +1,6 @@
 //! The user's docker credentials: `config.json` and the credential helpers that it names.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,30 +10,8 @@ use serde::Deserialize;
 
 use crate::context::Context;
 use crate::ports::Runner;
+use crate::ports::engine::Login;
 use crate::ports::runner::Cmd;
-
-/// How a registry is logged in to.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Login {
-    /// A name and a password or access token.
-    Password {
-        /// The name.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// A token that is exchanged for others.
-    Identity(String),
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Password { user, .. } => write!(f, "Login({user:?}, secret)"),
-            Self::Identity(_) => f.write_str("Login(secret)"),
-        }
-    }
-}
 
 /// What `config.json` says. Other keys are docker's own business.
 #[derive(Default, Deserialize)]

@@ -12,6 +12,6 @@ mod inspect;
 mod push;
 
 pub use client::{Client, Limits};
-pub use credentials::{Credentials, Login};
+pub use credentials::Credentials;
 pub use error::RegistryError;
 pub use inspect::Inspected;

@@ -165,7 +165,7 @@ fn the_nearest_source_wins_and_the_order_is_fixed() {
     let engine = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by: vec![] };
     world.engine.insert(name.to_owned(), engine);
     assert_eq!(word(&world), "engine");
-    world.store.insert(name.to_owned(), Stored { digest: Digest::of(b"s") });
+    world.store.insert(name.to_owned(), Stored { digest: Digest::of(b"s"), pulled_by: None });
     assert_eq!(word(&world), "store");
     world.nodes.insert(name.to_owned());
     assert_eq!(word(&world), "nodes");
@@ -206,9 +206,62 @@ fn an_engines_copy_that_was_pulled_by_another_digest_is_not_the_pinned_image() {
     let mut world = Availability::default();
     for (pulled_by, taken) in [(vec![], true), (vec![pinned.clone()], true), (vec![Digest::of(b"other")], false)] {
         let copy = InEngine { platforms: vec![Platform::linux("amd64")], pulled_by };
-        world.engine.insert("r.example/own:1".to_owned(), copy);
+        world.engine.insert(format!("r.example/own@{pinned}"), copy);
         assert_eq!(resolve(&catalog(), &request, &world).is_ok(), taken, "{:?}", world.engine);
     }
+}
+
+#[test]
+fn a_pin_is_not_met_by_another_image_of_the_same_tag() {
+    let (pinned, other) = (Digest::of(b"pinned"), Digest::of(b"other"));
+    let platform = Platform::linux("amd64");
+    let name = "r.example/own:1";
+    let look = |world: &Availability| {
+        world.locally(name, Some(&pinned), &platform).map(|found| found.map(|found| (found.source, found.digest)))
+    };
+    let mut world = Availability::default();
+    let mut stored = |pulled_by: Option<&Digest>| {
+        let stored = Stored { digest: Digest::of(b"manifest"), pulled_by: pulled_by.cloned() };
+        world.store.insert(name.to_owned(), stored);
+        look(&world)
+    };
+    let refused = Err((Obstacle::Digest, format!("the store's copy is not {pinned}")));
+    assert_eq!(stored(Some(&other)), refused);
+    assert_eq!(stored(Some(&pinned)), Ok(Some((Source::Store, Some(pinned.clone())))));
+    let unknown = Ok(Some((Source::Store, Some(Digest::of(b"manifest")))));
+    assert_eq!(stored(None), unknown, "what it is not known to be is not claimed");
+    // The engine has the pinned one beside another that has the tag.
+    stored(Some(&other)).unwrap_err();
+    for (name, digest) in [(name.to_owned(), other), (format!("r.example/own@{pinned}"), pinned.clone())] {
+        world.engine.insert(name, InEngine { platforms: vec![platform.clone()], pulled_by: vec![digest] });
+    }
+    assert_eq!(look(&world), Ok(Some((Source::Engine, Some(pinned.clone())))));
+    world.nodes.insert(name.to_owned());
+    assert_eq!(look(&world), Ok(Some((Source::Nodes, None))), "nodes tell no digest");
+}
+
+#[test]
+fn another_pin_of_the_same_tag_is_another_choice() {
+    let named = |pin: &str| {
+        let mut request = request(&["store"]);
+        request.named.insert("store".to_owned(), reference(&format!("r.example/own:1@{}", Digest::of(pin.as_bytes()))));
+        request
+    };
+    let world = |request: &Request| {
+        let pull = request.named["store"].on_nodes();
+        let remote = Ok(Remote { digest: pull.digest().unwrap().clone(), bytes: 1 });
+        Availability { remote: [(pull, remote)].into(), ..Availability::default() }
+    };
+    let first = named("a");
+    let chosen = resolve(&catalog(), &first, &world(&first)).unwrap();
+    assert_eq!(chosen[0].reference, format!("r.example/own@{}", Digest::of(b"a")));
+    assert_eq!(chosen[0].version, "1");
+    let nodes = [chosen[0].reference.clone()].into();
+    let again = Request { recorded: chosen.clone(), ..first };
+    assert!(keep_recorded(&again, &nodes).is_some());
+    let other = Request { recorded: chosen, ..named("b") };
+    assert_eq!(keep_recorded(&other, &nodes), None);
+    assert_eq!(resolve(&catalog(), &other, &world(&other)).unwrap()[0].digest, Some(Digest::of(b"b")));
 }
 
 #[test]
@@ -263,7 +316,7 @@ fn offline_nobody_is_asked() {
       not gone.example/store:1 (MirrorOnly): its registry has deleted it, and no mirror is configured
       not recipe image-store (Offline): it is not built yet, and a build fetches sources (offline)
     ");
-    world.store.insert("devstack.local/image-store:1".to_owned(), Stored { digest: Digest::of(b"s") });
+    world.store.insert("devstack.local/image-store:1".to_owned(), Stored { digest: Digest::of(b"s"), pulled_by: None });
     assert!(answer(&request(&["store"]), &world).starts_with(
         "store = devstack.local/image-store:1 from store: built from source earlier, devstack's store has it\n"
     ));

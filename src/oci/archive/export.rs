@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write};
 use serde::Serialize;
 
 use super::super::error::OciError;
-use super::super::store::{REF_NAME, Store, StoredImage, distinct_blobs};
+use super::super::store::{PULLED_BY, REF_NAME, Store, StoredImage, distinct_blobs};
 use super::super::types::{Digest, Index, media};
 use super::pipe::stream_of;
 use crate::ports::engine::ByteStream;
@@ -97,6 +97,8 @@ fn index(images: &[StoredImage]) -> Index {
             entry.platform = Some((&image.platform).into());
             entry.annotations.insert(REF_NAME.to_owned(), image.reference.clone());
             entry.annotations.insert(CONTAINERD_NAME.to_owned(), image.reference.clone());
+            let pulled_by = image.pulled_by.as_ref();
+            entry.annotations.extend(pulled_by.map(|digest| (PULLED_BY.to_owned(), digest.to_string())));
             entry
         })
         .collect();

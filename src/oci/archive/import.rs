@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use sha2::Digest as _;
 
 use super::super::error::OciError;
-use super::super::store::{MAX_JSON, REF_NAME, Staged, Store, StoredImage};
+use super::super::store::{MAX_JSON, PULLED_BY, REF_NAME, Staged, Store, StoredImage};
 use super::super::types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media};
 use super::export::CONTAINERD_NAME;
 use super::pipe::StreamReader;
@@ -269,11 +269,14 @@ impl Contents {
         let media_type = if entry.media_type.is_empty() { media::MANIFEST } else { &entry.media_type };
         let mut blobs = vec![entry.clone(), manifest.config];
         blobs.extend(manifest.layers);
+        let mut descriptor = Descriptor::new(media_type, entry.digest.clone(), size);
+        let pulled_by = entry.annotations.get(PULLED_BY);
+        descriptor.annotations.extend(pulled_by.map(|digest| (PULLED_BY.to_owned(), digest.clone())));
         for reference in references {
             found.push(Found {
                 reference,
                 platform: platform(&config)?,
-                manifest: Descriptor::new(media_type, entry.digest.clone(), size),
+                manifest: descriptor.clone(),
                 written: None,
                 blobs: blobs.clone(),
             });

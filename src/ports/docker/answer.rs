@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use bollard::auth::DockerCredentials;
 use bollard::models as api;
 
-use crate::ports::engine::{Container, EngineImage, Network};
+use crate::ports::engine::{Container, EngineImage, Login, Network};
 
 pub(super) fn label_filter(label: Option<&str>) -> HashMap<String, Vec<String>> {
     label.map(|label| HashMap::from([("label".to_owned(), vec![label.to_owned()])])).unwrap_or_default()
@@ -17,6 +18,15 @@ fn sorted(labels: Option<HashMap<String, String>>) -> BTreeMap<String, String> {
 
 pub(super) fn unsigned(number: Option<i64>) -> u64 {
     number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default()
+}
+
+pub(super) fn credentials(login: &Login) -> DockerCredentials {
+    match login {
+        Login::Password { user, password } => {
+            DockerCredentials { username: Some(user.clone()), password: Some(password.clone()), ..Default::default() }
+        }
+        Login::Identity(token) => DockerCredentials { identitytoken: Some(token.clone()), ..Default::default() },
+    }
 }
 
 pub(super) fn network(from: api::Network) -> Network {

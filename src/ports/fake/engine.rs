@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use crate::ports::Engine;
 use crate::ports::engine::{
     ByteStream, CommitSpec, Container, ContainerSpec, EngineError, EngineImage, EngineInfo, ExecOutput,
-    KIND_CLUSTER_LABEL, Network, Volume,
+    KIND_CLUSTER_LABEL, Login, Network, Volume,
 };
 
 type OnExec = Arc<dyn Fn(&Container, &[&str], &[u8]) -> ExecOutput + Send + Sync>;
@@ -400,6 +400,7 @@ impl Engine for FakeEngine {
         &self,
         reference: &str,
         platform: &str,
+        _login: Option<&Login>,
         progress: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<(), EngineError> {
         let mut state = self.running()?;
@@ -408,7 +409,15 @@ impl Engine for FakeEngine {
             .filter(|image| image.platforms.iter().any(|one| one == platform))
             .ok_or_else(|| EngineError::NotFound { what: format!("image {reference} for {platform}") })?;
         progress(image.size, image.size);
-        state.images.insert(reference.to_owned(), image);
+        let (name, digest) = reference.split_once('@').map_or((reference, None), |(name, digest)| (name, Some(digest)));
+        match (digest, name.rsplit_once(':')) {
+            // As the engine does, which has it by its digest and not by the tag.
+            (Some(digest), Some((repository, _))) => {
+                state.images.insert(format!("{repository}@{digest}"), image.clone());
+                state.images.insert(reference.to_owned(), image);
+            }
+            _ => drop(state.images.insert(reference.to_owned(), image)),
+        }
         Ok(())
     }
 
