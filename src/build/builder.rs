@@ -75,7 +75,18 @@ impl Builder {
     ) -> Result<Self, BuildError> {
         let store = Store::open(&ctx.dirs.cache)
             .map_err(|source| BuildError::Oci { recipe: "the store".to_owned(), source })?;
-        Ok(Self { ctx: ctx.clone(), runner, store, recipes: Arc::new(recipes), platform })
+        Ok(Self::of(ctx, runner, platform, recipes, store))
+    }
+
+    /// A builder of its parts.
+    pub(super) fn of(
+        ctx: &Context,
+        runner: Arc<dyn Runner>,
+        platform: Platform,
+        recipes: Recipes,
+        store: Store,
+    ) -> Self {
+        Self { ctx: ctx.clone(), runner, store, recipes: Arc::new(recipes), platform }
     }
 
     /// The recipes.

@@ -56,7 +56,7 @@ impl Builder {
         assemble(&self.store, &spec).map_err(oci(recipe))
     }
 
-    fn tool_reference(&self, recipe: &Recipe) -> Result<String, BuildError> {
+    pub(super) fn tool_reference(&self, recipe: &Recipe) -> Result<String, BuildError> {
         let input = self.recipes.input(&recipe.id, &self.platform)?;
         Ok(format!("{LOCAL_REGISTRY}/tools/{}:{}-{}", recipe.id.name, recipe.version, input.short()))
     }
