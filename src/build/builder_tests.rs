@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -27,6 +26,8 @@ struct Machine {
     endless: &'static str,
     /// Told when that has begun.
     begun: tokio::sync::Notify,
+    /// What the file of `go env -w` has.
+    experiments: &'static str,
     builds: Mutex<Vec<String>>,
 }
 
@@ -40,6 +41,9 @@ impl Runner for Machine {
                 stdout: format!("go version go{version} linux/amd64\n").into_bytes(),
                 stderr: Vec::new(),
             });
+        }
+        if words[0] == "env" {
+            return Ok(Ran { stdout: format!("{}\n", self.experiments).into_bytes(), stderr: Vec::new() });
         }
         let package = words.last().cloned().unwrap_or_default();
         if package == self.endless {
@@ -55,7 +59,20 @@ impl Runner for Machine {
                 stderr: "undefined: x".to_owned(),
             });
         }
-        assert!(cmd.env.contains(&("GOFLAGS".to_owned(), OsString::from("-mod=readonly"))), "go.sum is obeyed");
+        let (here, experiments) = (host_platform(), if self.experiments.is_empty() { "" } else { "," });
+        for (name, value) in [
+            ("GOFLAGS", "-mod=readonly"),
+            ("GOOS", &here.os),
+            ("GOARCH", &here.architecture),
+            ("GOAMD64", "v1"),
+            ("GOARM64", "v8.0"),
+            ("GOFIPS140", "off"),
+            ("GOEXPERIMENT", experiments),
+            ("CGO_CFLAGS", ""),
+        ] {
+            let last = cmd.env.iter().rev().find(|(known, _)| known == name);
+            assert_eq!(last.map(|(_, value)| value.as_os_str()), Some(value.as_ref()), "{name}");
+        }
         assert!(cmd.cwd.as_ref().is_some_and(|dir| dir.join("go.sum").is_file()), "it runs beside go.sum");
         let output = words.iter().position(|word| word == "-o").map(|at| PathBuf::from(&words[at + 1])).unwrap();
         fs::write(output, &package).unwrap();
@@ -262,4 +279,61 @@ async fn a_build_that_was_interrupted_is_finished_by_the_next() {
     let working = machine(Some("1.26.8"), "");
     builder(dir.path(), &working, recipes("module x")).image("both", "test").await.unwrap();
     assert_eq!(built(&working).len() + left.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_there_and_not_whole_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    let builder = builder(dir.path(), &machine, recipes("module x"));
+    let id = Id::parts("one");
+    let place = builder.place(builder.recipes.get(&id).unwrap()).unwrap();
+    let binary = place.join("bin").join("one");
+    let shapes: [fn(&Path); 3] = [
+        // What was removed in part.
+        |place| fs::remove_dir_all(place.join("bin")).unwrap(),
+        // What a power cut leaves of a file that was not synced.
+        |place| fs::write(place.join("bin").join("one"), "").unwrap(),
+        |place| {
+            fs::remove_dir_all(place).unwrap();
+            fs::write(place, "no directory").unwrap();
+        },
+    ];
+    builder.tool_image("one", "test").await.unwrap();
+    for (count, shape) in shapes.iter().enumerate() {
+        shape(&place);
+        builder.build(std::slice::from_ref(&id), "test").await.unwrap();
+        assert_eq!(fs::read_to_string(&binary).unwrap(), "example.org/one");
+        assert_eq!(built(&machine).len(), count + 2);
+    }
+    for shape in shapes {
+        shape(&place);
+        assert_eq!(builder.tool("one", "test").await.unwrap(), binary, "from its image");
+        assert_eq!(fs::read_to_string(&binary).unwrap(), "example.org/one");
+    }
+    assert_eq!(built(&machine).len(), 4);
+    assert_eq!(builds(dir.path()), [place.file_name().unwrap().to_str().unwrap()], "nothing is left beside it");
+}
+
+#[tokio::test]
+async fn who_was_slower_takes_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    let builder = builder(dir.path(), &machine, recipes("module x"));
+    let id = Id::parts("one");
+    let recipe = builder.recipes.get(&id).unwrap();
+    let scratch = builder.scratch(recipe).unwrap();
+    fs::write(scratch.dir("result/bin").unwrap().join("one"), "later").unwrap();
+    builder.build(std::slice::from_ref(&id), "test").await.unwrap();
+    let place = builder.keep(recipe, &scratch).await.unwrap();
+    assert_eq!(fs::read_to_string(place.join("bin").join("one")).unwrap(), "example.org/one");
+}
+
+#[tokio::test]
+async fn experiments_of_the_callers_go_are_none_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Arc::new(Machine { go: Some("1.26.8"), experiments: "fieldtrack", ..Machine::default() });
+    // The machine looks at what it is called with.
+    builder(dir.path(), &machine, recipes("module x")).image("both", "test").await.unwrap();
+    assert_eq!(built(&machine).len(), 2);
 }
