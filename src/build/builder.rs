@@ -75,7 +75,18 @@ impl Builder {
     ) -> Result<Self, BuildError> {
         let store = Store::open(&ctx.dirs.cache)
             .map_err(|source| BuildError::Oci { recipe: "the store".to_owned(), source })?;
-        Ok(Self { ctx: ctx.clone(), runner, store, recipes: Arc::new(recipes), platform })
+        Ok(Self::of(ctx, runner, platform, recipes, store))
+    }
+
+    /// A builder of its parts.
+    pub(super) fn of(
+        ctx: &Context,
+        runner: Arc<dyn Runner>,
+        platform: Platform,
+        recipes: Recipes,
+        store: Store,
+    ) -> Self {
+        Self { ctx: ctx.clone(), runner, store, recipes: Arc::new(recipes), platform }
     }
 
     /// The recipes.
@@ -219,7 +230,7 @@ impl Builder {
         match &recipe.kind {
             Kind::Go(go) => {
                 let dir = self.place(recipe)?.join("bin");
-                let whole = go.binaries.keys().all(|binary| dir.join(binary).is_file());
+                let whole = go.binaries.keys().all(|binary| has_content(&dir.join(binary)));
                 Ok(whole.then_some(Output::Binaries(dir)))
             }
             Kind::Debian(_) => Ok(debian::present(&self.place(recipe)?, &self.store).map(Output::Layer)),
@@ -235,6 +246,27 @@ impl Builder {
     pub(super) fn place(&self, recipe: &Recipe) -> Result<PathBuf, BuildError> {
         let input = self.recipes.input(&recipe.id, &self.platform)?;
         Ok(self.ctx.dirs.cache.join("builds").join(format!("{}-{}", recipe.id.name, input.short())))
+    }
+
+    /// Gives the directory `result` of a recipe's scratch its place. It is on the disk before it has that name, so that
+    /// a power cut leaves all of it there or nothing. Another process may have been faster: its result is as good. What
+    /// is there and not whole makes room.
+    pub(super) async fn keep(&self, recipe: &Recipe, scratch: &Scratch) -> Result<PathBuf, BuildError> {
+        let place = self.place(recipe)?;
+        let result = scratch.path.join("result");
+        let synced = result.clone();
+        tokio::task::spawn_blocking(move || sync(&synced)).await.map_err(|_| BuildError::Cancelled)??;
+        let mut renamed = fs::rename(&result, &place);
+        if renamed.is_err() && self.present(recipe)?.is_none() {
+            // Where this fails, the next line says why.
+            let _ = fs::rename(&place, scratch.path.join("broken"));
+            renamed = fs::rename(&result, &place);
+        }
+        match renamed {
+            Err(_) if self.present(recipe)?.is_some() => {}
+            other => other.map_err(BuildError::io("rename", &place))?,
+        }
+        Ok(place)
     }
 
     /// A directory for work, removed when dropped.
@@ -279,20 +311,27 @@ impl Scratch {
         }
         Ok(dir)
     }
-
-    /// Gives a directory inside its place. Another process may have been faster: its result is as good.
-    pub(super) fn keep(&self, name: &str, place: &Path) -> Result<(), BuildError> {
-        match fs::rename(self.path.join(name), place) {
-            Err(_) if place.is_dir() => Ok(()),
-            other => other.map_err(BuildError::io("rename", place)),
-        }
-    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+/// Whether something is in a file. What had no time to reach the disk before a power cut is there and empty.
+pub(super) fn has_content(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+}
+
+/// Has a directory written to the disk with everything in it.
+fn sync(path: &Path) -> Result<(), BuildError> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(BuildError::io("list", path))? {
+            sync(&entry.map_err(BuildError::io("list", path))?.path())?;
+        }
+    }
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(BuildError::io("sync", path))
 }
 
 /// Removes a directory that nobody needs; what cannot be removed is left to `devstack image prune`.

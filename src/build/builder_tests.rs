@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -9,7 +8,7 @@ use async_trait::async_trait;
 
 use super::super::error::Unmet;
 use super::super::needs::host_platform;
-use super::super::prune::Scope;
+use super::super::prune::{Pruner, Scope};
 use super::super::recipe::Id;
 use super::super::recipes::Recipes;
 use super::*;
@@ -18,10 +17,17 @@ use crate::event::EventSink;
 use crate::ports::runner::{Cmd, OnLine, Output as Ran, RunError};
 
 /// A machine with Go: `go build` writes what it was called with into its output.
+#[derive(Default)]
 struct Machine {
     go: Option<&'static str>,
     /// A package that does not compile.
     broken: &'static str,
+    /// A package whose build does not end.
+    endless: &'static str,
+    /// Told when that has begun.
+    begun: tokio::sync::Notify,
+    /// What the file of `go env -w` has.
+    experiments: &'static str,
     builds: Mutex<Vec<String>>,
 }
 
@@ -36,7 +42,14 @@ impl Runner for Machine {
                 stderr: Vec::new(),
             });
         }
+        if words[0] == "env" {
+            return Ok(Ran { stdout: format!("{}\n", self.experiments).into_bytes(), stderr: Vec::new() });
+        }
         let package = words.last().cloned().unwrap_or_default();
+        if package == self.endless {
+            self.begun.notify_one();
+            std::future::pending::<()>().await;
+        }
         if package == self.broken {
             return Err(RunError::Failed {
                 line: cmd.line(),
@@ -46,7 +59,20 @@ impl Runner for Machine {
                 stderr: "undefined: x".to_owned(),
             });
         }
-        assert!(cmd.env.contains(&("GOFLAGS".to_owned(), OsString::from("-mod=readonly"))), "go.sum is obeyed");
+        let (here, experiments) = (host_platform(), if self.experiments.is_empty() { "" } else { "," });
+        for (name, value) in [
+            ("GOFLAGS", "-mod=readonly"),
+            ("GOOS", &here.os),
+            ("GOARCH", &here.architecture),
+            ("GOAMD64", "v1"),
+            ("GOARM64", "v8.0"),
+            ("GOFIPS140", "off"),
+            ("GOEXPERIMENT", experiments),
+            ("CGO_CFLAGS", ""),
+        ] {
+            let last = cmd.env.iter().rev().find(|(known, _)| known == name);
+            assert_eq!(last.map(|(_, value)| value.as_os_str()), Some(value.as_ref()), "{name}");
+        }
         assert!(cmd.cwd.as_ref().is_some_and(|dir| dir.join("go.sum").is_file()), "it runs beside go.sum");
         let output = words.iter().position(|word| word == "-o").map(|at| PathBuf::from(&words[at + 1])).unwrap();
         fs::write(output, &package).unwrap();
@@ -76,13 +102,20 @@ fn recipes(module: &str) -> Recipes {
 }
 
 fn machine(go: Option<&'static str>, broken: &'static str) -> Arc<Machine> {
-    Arc::new(Machine { go, broken, builds: Mutex::default() })
+    Arc::new(Machine { go, broken, ..Machine::default() })
+}
+
+fn context(dir: &Path) -> Context {
+    let dirs = Dirs { state: dir.join("state"), cache: dir.join("cache"), home: dir.join("home") };
+    Context::real(dirs, Vars::default(), EventSink::null(), Options::default())
 }
 
 fn builder(dir: &Path, machine: &Arc<Machine>, recipes: Recipes) -> Builder {
-    let dirs = Dirs { state: dir.join("state"), cache: dir.join("cache"), home: dir.join("home") };
-    let ctx = Context::real(dirs, Vars::default(), EventSink::null(), Options::default());
-    Builder::with_recipes(&ctx, machine.clone(), host_platform(), recipes).unwrap()
+    Builder::with_recipes(&context(dir), machine.clone(), host_platform(), recipes).unwrap()
+}
+
+fn pruner(dir: &Path, recipes: Recipes) -> Result<Pruner, BuildError> {
+    Pruner::with_recipes(&context(dir), machine(None, ""), host_platform(), recipes)
 }
 
 fn built(machine: &Machine) -> Vec<String> {
@@ -170,17 +203,137 @@ async fn pruning_takes_what_recipes_no_longer_lead_to_or_everything() {
     builder(dir.path(), &machine, recipes("module old")).image("both", "test").await.unwrap();
     let new = builder(dir.path(), &machine, recipes("module new"));
     let image = new.image("both", "test").await.unwrap();
-    let kept = image.clone();
     new.store().tag("docker.io/library/pulled:1", &image.platform, &image.manifest).unwrap();
+    drop(new);
 
-    let pruned = new.prune(Scope::Stale).unwrap();
+    let pruned = pruner(dir.path(), recipes("module new")).unwrap().prune(Scope::Stale).unwrap();
     assert_eq!((pruned.images, pruned.builds), (1, 2));
-    assert_eq!(new.image("both", "test").await.unwrap(), kept);
+    let new = builder(dir.path(), &machine, recipes("module new"));
+    assert_eq!(new.image("both", "test").await.unwrap(), image);
     assert_eq!(new.store().references().unwrap().len(), 2);
+    drop(new);
 
-    let pruned = new.prune(Scope::Everything).unwrap();
+    let pruned = pruner(dir.path(), recipes("module new")).unwrap().prune(Scope::Everything).unwrap();
     assert_eq!((pruned.images, pruned.builds), (2, 2));
-    assert!(pruned.bytes > kept.size, "{pruned:?}");
-    assert!(builds(dir.path()).is_empty() && new.store().references().unwrap().is_empty());
-    assert_eq!(new.store().prune_older_than(Duration::ZERO).unwrap().blobs, 0);
+    assert!(pruned.bytes > image.size, "{pruned:?}");
+    let store = Store::open(&dir.path().join("cache")).unwrap();
+    assert!(builds(dir.path()).is_empty() && store.references().unwrap().is_empty());
+    assert_eq!(store.prune_older_than(Duration::ZERO).unwrap().blobs, 0);
+}
+
+#[tokio::test]
+async fn pruning_keeps_the_image_of_a_tool_until_its_recipe_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    builder(dir.path(), &machine(Some("1.26.8"), ""), recipes("module x")).tool_image("one", "test").await.unwrap();
+    // A bundle brings no more than the image.
+    fs::remove_dir_all(dir.path().join("cache").join("builds")).unwrap();
+    let pruned = pruner(dir.path(), recipes("module x")).unwrap().prune(Scope::Stale).unwrap();
+    assert_eq!(pruned.images, 0);
+    builder(dir.path(), &machine(None, ""), recipes("module x")).tool("one", "test").await.unwrap();
+    let pruned = pruner(dir.path(), recipes("module y")).unwrap().prune(Scope::Stale).unwrap();
+    assert_eq!((pruned.images, pruned.builds), (1, 1));
+}
+
+#[tokio::test]
+async fn pruning_waits_for_nobody_and_takes_nothing_from_who_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Arc::new(Machine { go: Some("1.26.8"), endless: "example.org/two", ..Machine::default() });
+    let busy = builder(dir.path(), &machine, recipes("module x"));
+    // One works within the other, as a build does in an `up`.
+    let inner = builder(dir.path(), &machine, recipes("module x"));
+    let ids = [Id::parts("two")];
+    let mut build = Box::pin(inner.build(&ids, "test"));
+    tokio::select! {
+        _ = &mut build => panic!("it does not end"),
+        () = machine.begun.notified() => {}
+    }
+    let before = builds(dir.path());
+    assert!(before.iter().any(|name| name.starts_with(".two-")), "{before:?}");
+    let Err(error) = pruner(dir.path(), recipes("module x")) else { panic!("it prunes") };
+    let cache = dir.path().join("cache");
+    assert_eq!(error.to_string(), format!("another devstack works with the cache {}", cache.display()));
+    let hint = crate::error::Advise::hint(&error).unwrap();
+    assert!(hint.starts_with("run it again when it has ended"), "{hint}");
+    assert_eq!(builds(dir.path()), before);
+    drop(build);
+    drop(inner);
+    assert!(pruner(dir.path(), recipes("module x")).is_err(), "one is left");
+    drop(busy);
+    let pruner = pruner(dir.path(), recipes("module x")).unwrap();
+    pruner.prune(Scope::Everything).unwrap();
+}
+
+#[tokio::test]
+async fn a_build_that_was_interrupted_is_finished_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let endless = Arc::new(Machine { go: Some("1.26.8"), endless: "example.org/two", ..Machine::default() });
+    let interrupted = builder(dir.path(), &endless, recipes("module x"));
+    let interrupt = async {
+        endless.begun.notified().await;
+        interrupted.ctx.cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(interrupted.image("both", "test"), interrupt);
+    assert!(matches!(result, Err(BuildError::Cancelled)), "{result:?}");
+    let left = builds(dir.path());
+    assert!(left.iter().all(|name| name.starts_with("one-")), "{left:?}");
+    let working = machine(Some("1.26.8"), "");
+    builder(dir.path(), &working, recipes("module x")).image("both", "test").await.unwrap();
+    assert_eq!(built(&working).len() + left.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_there_and_not_whole_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    let builder = builder(dir.path(), &machine, recipes("module x"));
+    let id = Id::parts("one");
+    let place = builder.place(builder.recipes.get(&id).unwrap()).unwrap();
+    let binary = place.join("bin").join("one");
+    let shapes: [fn(&Path); 3] = [
+        // What was removed in part.
+        |place| fs::remove_dir_all(place.join("bin")).unwrap(),
+        // What a power cut leaves of a file that was not synced.
+        |place| fs::write(place.join("bin").join("one"), "").unwrap(),
+        |place| {
+            fs::remove_dir_all(place).unwrap();
+            fs::write(place, "no directory").unwrap();
+        },
+    ];
+    builder.tool_image("one", "test").await.unwrap();
+    for (count, shape) in shapes.iter().enumerate() {
+        shape(&place);
+        builder.build(std::slice::from_ref(&id), "test").await.unwrap();
+        assert_eq!(fs::read_to_string(&binary).unwrap(), "example.org/one");
+        assert_eq!(built(&machine).len(), count + 2);
+    }
+    for shape in shapes {
+        shape(&place);
+        assert_eq!(builder.tool("one", "test").await.unwrap(), binary, "from its image");
+        assert_eq!(fs::read_to_string(&binary).unwrap(), "example.org/one");
+    }
+    assert_eq!(built(&machine).len(), 4);
+    assert_eq!(builds(dir.path()), [place.file_name().unwrap().to_str().unwrap()], "nothing is left beside it");
+}
+
+#[tokio::test]
+async fn who_was_slower_takes_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = machine(Some("1.26.8"), "");
+    let builder = builder(dir.path(), &machine, recipes("module x"));
+    let id = Id::parts("one");
+    let recipe = builder.recipes.get(&id).unwrap();
+    let scratch = builder.scratch(recipe).unwrap();
+    fs::write(scratch.dir("result/bin").unwrap().join("one"), "later").unwrap();
+    builder.build(std::slice::from_ref(&id), "test").await.unwrap();
+    let place = builder.keep(recipe, &scratch).await.unwrap();
+    assert_eq!(fs::read_to_string(place.join("bin").join("one")).unwrap(), "example.org/one");
+}
+
+#[tokio::test]
+async fn experiments_of_the_callers_go_are_none_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Arc::new(Machine { go: Some("1.26.8"), experiments: "fieldtrack", ..Machine::default() });
+    // The machine looks at what it is called with.
+    builder(dir.path(), &machine, recipes("module x")).image("both", "test").await.unwrap();
+    assert_eq!(built(&machine).len(), 2);
 }

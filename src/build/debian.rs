@@ -24,7 +24,7 @@ struct Record {
 
 /// The layer that was built earlier, if it is still in the store.
 pub(super) fn present(place: &Path, store: &Store) -> Option<Descriptor> {
-    Some(record(place)?.layer).filter(|layer| store.has(&layer.digest))
+    Some(record(place)?.layer).filter(|layer| store.has_whole(layer))
 }
 
 /// The versions of the packages in a layer that was built earlier.
@@ -37,7 +37,6 @@ fn record(place: &Path) -> Option<Record> {
 }
 
 pub(super) async fn build(builder: &Builder, recipe: &Recipe, debian: &DebianRecipe) -> Result<Output, BuildError> {
-    let place = builder.place(recipe)?;
     let scratch = builder.scratch(recipe)?;
     let tree = scratch.dir("tree")?;
     let packages = match &debian.bootstrap {
@@ -49,6 +48,11 @@ pub(super) async fn build(builder: &Builder, recipe: &Recipe, debian: &DebianRec
         tokio::task::spawn_blocking(move || -> Result<Descriptor, BuildError> {
             let mut layer = Layer::new();
             layer.add_tree(&tree, "").map_err(oci(&recipe))?;
+            // Root alone makes a whole system, with the owners that its packages want. What is only unpacked belongs on
+            // disk to whoever does it.
+            if debian.bootstrap.is_none() {
+                layer.give_to_root();
+            }
             select(&mut layer, &debian);
             for (path, target) in &debian.links {
                 layer.symlink(path, target).map_err(oci(&recipe))?;
@@ -66,9 +70,7 @@ pub(super) async fn build(builder: &Builder, recipe: &Recipe, debian: &DebianRec
     let bytes = serde_json::to_vec_pretty(&record).map_err(|error| recipe.invalid(error.to_string()))?;
     let path = result.join("layer.json");
     fs::write(&path, bytes).map_err(BuildError::io("write", &path))?;
-    // A record whose layer was pruned is replaced.
-    let _ = fs::remove_dir_all(&place);
-    scratch.keep("result", &place)?;
+    builder.keep(recipe, &scratch).await?;
     Ok(Output::Layer(descriptor))
 }
 
@@ -136,3 +138,7 @@ fn versions(text: &str) -> BTreeMap<String, String> {
         .map(|(package, version)| (package.to_owned(), version.to_owned()))
         .collect()
 }
+
+#[cfg(test)]
+#[path = "debian_tests.rs"]
+mod tests;

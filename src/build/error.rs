@@ -82,6 +82,12 @@ pub enum BuildError {
         /// Why.
         source: EngineError,
     },
+    /// What is in the cache cannot be removed now.
+    #[error("another devstack works with the cache {}", .cache.display())]
+    InUse {
+        /// The cache's directory.
+        cache: PathBuf,
+    },
     /// The user interrupted.
     #[error("the build was interrupted")]
     Cancelled,
@@ -109,6 +115,10 @@ impl Advise for BuildError {
             }
             Self::Oci { source, .. } => source.hint(),
             Self::Tool { .. } => Some("run it again: what is built already is kept".to_owned()),
+            Self::InUse { .. } => Some(
+                "run it again when it has ended (`devstack up`, `image build`, `bundle create`); nothing was removed"
+                    .to_owned(),
+            ),
             Self::Cancelled => Some("run it again to go on; what is built already is kept".to_owned()),
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Some("free disk space, for example with `devstack image prune`".to_owned())

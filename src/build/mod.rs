@@ -16,7 +16,7 @@ mod tool;
 pub use builder::{Builder, Built, Output};
 pub use error::{BuildError, Unmet};
 pub use needs::host_platform;
-pub use prune::{Pruned, Scope};
+pub use prune::{Pruned, Pruner, Scope};
 pub use recipe::{Gives, Id, Kind, Recipe};
 pub use recipes::{LOCAL_REGISTRY, Recipes};
 

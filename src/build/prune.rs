@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::builder::Builder;
 use super::error::BuildError;
 use super::recipe::Gives;
-use super::recipes::LOCAL_REGISTRY;
-use crate::oci::OciError;
+use super::recipes::{LOCAL_REGISTRY, Recipes};
+use crate::context::Context;
+use crate::oci::{OciError, Platform, Store};
+use crate::ports::Runner;
 
 /// A directory of this age belongs to no build that still runs.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
@@ -34,31 +37,59 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-impl Builder {
+/// The cache with nobody else at work in it: who opens its store meanwhile waits.
+pub struct Pruner(Builder);
+
+impl Pruner {
+    /// Takes the cache.
+    ///
+    /// # Errors
+    /// [`BuildError::InUse`] while another devstack works with it; else as [`Builder::new`].
+    pub fn new(ctx: &Context, runner: Arc<dyn Runner>, platform: Platform) -> Result<Self, BuildError> {
+        Self::with_recipes(ctx, runner, platform, Recipes::builtin()?)
+    }
+
+    /// As [`Pruner::new`] with other recipes.
+    pub(super) fn with_recipes(
+        ctx: &Context,
+        runner: Arc<dyn Runner>,
+        platform: Platform,
+        recipes: Recipes,
+    ) -> Result<Self, BuildError> {
+        let cache = &ctx.dirs.cache;
+        let store = Store::open_alone(cache).map_err(store_error)?;
+        let store = store.ok_or_else(|| BuildError::InUse { cache: cache.clone() })?;
+        Ok(Self(Builder::of(ctx, runner, platform, recipes, store)))
+    }
+
     /// Removes what the scope says from the cache. Images in the engine are the engine's.
     ///
     /// # Errors
     /// Where something cannot be read or removed; what was removed until then is gone.
     pub fn prune(&self, scope: Scope) -> Result<Pruned, BuildError> {
-        let store = |source: OciError| BuildError::Oci { recipe: "the store".to_owned(), source };
+        let Self(builder) = self;
         let mut pruned = Pruned::default();
         let mut places = BTreeSet::new();
         let mut references = BTreeSet::new();
-        for recipe in self.recipes.all() {
+        for recipe in builder.recipes.all() {
             match recipe.id.gives {
-                Gives::Parts => places.insert(self.place(recipe)?),
-                Gives::Image => references.insert(self.recipes.reference(&recipe.id.name, &self.platform)?),
+                Gives::Parts => {
+                    places.insert(builder.place(recipe)?);
+                    // Where it is a tool, a bundle may have brought it as an image, and nothing else here has it.
+                    references.insert(builder.tool_reference(recipe)?)
+                }
+                Gives::Image => references.insert(builder.recipes.reference(&recipe.id.name, &builder.platform)?),
             };
         }
-        for (reference, platform) in self.store.references().map_err(store)? {
-            let ours = reference.starts_with(&format!("{LOCAL_REGISTRY}/")) && platform == self.platform;
+        for (reference, platform) in builder.store.references().map_err(store_error)? {
+            let ours = reference.starts_with(&format!("{LOCAL_REGISTRY}/")) && platform == builder.platform;
             let stale = ours && !references.contains(&reference);
             if stale || scope == Scope::Everything {
-                self.store.untag(&reference, &platform).map_err(store)?;
+                builder.store.untag(&reference, &platform).map_err(store_error)?;
                 pruned.images += 1;
             }
         }
-        let builds = self.ctx.dirs.cache.join("builds");
+        let builds = builder.ctx.dirs.cache.join("builds");
         for path in children(&builds)? {
             let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
             let wanted = if hidden { !abandoned(&path) } else { places.contains(&path) };
@@ -70,12 +101,16 @@ impl Builder {
             fs::remove_dir_all(&path).map_err(BuildError::io("remove", &path))?;
         }
         let freed = match scope {
-            Scope::Stale => self.store.prune(),
-            Scope::Everything => self.store.prune_older_than(Duration::ZERO),
+            Scope::Stale => builder.store.prune(),
+            Scope::Everything => builder.store.prune_older_than(Duration::ZERO),
         };
-        pruned.bytes += freed.map_err(store)?.bytes;
+        pruned.bytes += freed.map_err(store_error)?.bytes;
         Ok(pruned)
     }
+}
+
+fn store_error(source: OciError) -> BuildError {
+    BuildError::Oci { recipe: "the store".to_owned(), source }
 }
 
 fn abandoned(path: &Path) -> bool {

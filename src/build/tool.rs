@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use super::builder::{Builder, Output, oci};
+use super::builder::{Builder, Output, Scratch, oci};
 use super::error::BuildError;
 use super::recipe::{Gives, Id, Kind, Recipe};
 use super::recipes::LOCAL_REGISTRY;
@@ -21,8 +21,9 @@ impl Builder {
     /// As [`Builder::build`].
     pub async fn tool(&self, name: &str, step: &str) -> Result<PathBuf, BuildError> {
         let id = Id::parts(name);
-        if let Some(path) = self.unpack_tool(self.recipes.get(&id)?)? {
-            return Ok(path);
+        let recipe = self.recipes.get(&id)?;
+        if let Some(scratch) = self.unpack_tool(recipe)? {
+            return Ok(self.keep(recipe, &scratch).await?.join("bin").join(name));
         }
         match self.build(std::slice::from_ref(&id), step).await?.remove(&id).map(|built| built.output) {
             Some(Output::Binaries(dir)) => Ok(dir.join(name)),
@@ -56,13 +57,13 @@ impl Builder {
         assemble(&self.store, &spec).map_err(oci(recipe))
     }
 
-    fn tool_reference(&self, recipe: &Recipe) -> Result<String, BuildError> {
+    pub(super) fn tool_reference(&self, recipe: &Recipe) -> Result<String, BuildError> {
         let input = self.recipes.input(&recipe.id, &self.platform)?;
         Ok(format!("{LOCAL_REGISTRY}/tools/{}:{}-{}", recipe.id.name, recipe.version, input.short()))
     }
 
     /// Takes a tool out of its image where there is one and the tool itself is not there.
-    fn unpack_tool(&self, recipe: &Recipe) -> Result<Option<PathBuf>, BuildError> {
+    fn unpack_tool(&self, recipe: &Recipe) -> Result<Option<Scratch>, BuildError> {
         let Kind::Go(go) = &recipe.kind else { return Ok(None) };
         let name = recipe.id.name.as_str();
         if self.present(recipe)?.is_some() || go.binaries.len() != 1 || !go.binaries.contains_key(name) {
@@ -84,6 +85,10 @@ impl Builder {
         if !entry.header().entry_type().is_file() || *entry.path_bytes() != *name.as_bytes() {
             return Err(strange("holds something else"));
         }
+        if entry.size() == 0 {
+            // It was made of a program that a power cut had emptied.
+            return Ok(None);
+        }
         if entry.size() > MAX_PROGRAM {
             return Err(strange("is too large"));
         }
@@ -92,10 +97,7 @@ impl Builder {
         let mut output = fs::File::create(&path).map_err(BuildError::io("create", &path))?;
         std::io::copy(&mut entry.take(MAX_PROGRAM), &mut output).map_err(BuildError::io("write", &path))?;
         executable(&path)?;
-        drop(output);
-        let place = self.place(recipe)?;
-        scratch.keep("result", &place)?;
-        Ok(Some(place.join("bin").join(name)))
+        Ok(Some(scratch))
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Session;
 use super::session::Runtime;
-use crate::build::{Builder, Scope, host_platform};
+use crate::build::{Pruner, Scope, host_platform};
 use crate::error::{ExitCode, Failure};
 use crate::ports::Engine as _;
 use crate::ports::docker::DockerEngine;
@@ -28,7 +28,7 @@ pub struct Args {
 /// Prunes the cache: everything when no environment exists, else what nothing leads to.
 ///
 /// # Errors
-/// No consent, or a cache that cannot be changed.
+/// No consent, or a cache that cannot be changed or that another devstack works with.
 pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
     session.block_on(Runtime::Parallel, async {
         let scope = if args.all || session.environments()?.is_empty() { Scope::Everything } else { Scope::Stale };
@@ -41,7 +41,9 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             })?;
         }
         let runner = Arc::new(ProcessRunner::new(session.ctx.cancel.clone(), "image-prune"));
-        let pruned = Builder::new(&session.ctx, runner, host_platform())?.prune(scope)?;
+        // Kept until the engine is done with, too: an `up` that begins now looks there as well.
+        let cache = Pruner::new(&session.ctx, runner, host_platform())?;
+        let pruned = cache.prune(scope)?;
         let engine = if scope == Scope::Everything { engine_images(session).await } else { 0 };
         let text = format!(
             "removed {} images, {} builds, {} images of the engine · {} freed\n",

@@ -220,7 +220,7 @@ impl Images {
     ) -> Result<(), ObtainError> {
         let lock = self.blob_lock(&blob.digest);
         let _held = lock.lock().await;
-        if self.store.has(&blob.digest) {
+        if self.store.has_whole(blob) {
             tell(blob.size);
             return Ok(());
         }

@@ -166,6 +166,15 @@ impl Layer {
         Ok(())
     }
 
+    /// Gives everything to root, whoever owns it on the host.
+    pub fn give_to_root(&mut self) {
+        for entry in self.entries.values_mut() {
+            if let Entry::Dir { uid, gid, .. } | Entry::File { uid, gid, .. } = entry {
+                (*uid, *gid) = (0, 0);
+            }
+        }
+    }
+
     /// Writes the layer as tar.
     ///
     /// # Errors
@@ -297,5 +306,16 @@ mod tests {
         let names: Vec<&str> = layer.entries().map(|(path, _)| path).collect();
         assert_eq!(names, ["etc", "etc/alias"]);
         assert_eq!(layer.get("etc/alias"), Some(&Entry::Symlink { target: "name".to_owned() }));
+    }
+
+    #[test]
+    fn what_is_given_to_root_keeps_its_modes() {
+        let mut layer = Layer::new();
+        let source = Source::Bytes(Vec::new());
+        layer.add("bin", Entry::Dir { mode: 0o700, uid: 1000, gid: 100 }).unwrap();
+        layer.add("bin/su", Entry::File { source: source.clone(), mode: 0o4755, uid: 1000, gid: 100 }).unwrap();
+        layer.give_to_root();
+        assert_eq!(layer.get("bin"), Some(&Entry::Dir { mode: 0o700, uid: 0, gid: 0 }));
+        assert_eq!(layer.get("bin/su"), Some(&Entry::File { source, mode: 0o4755, uid: 0, gid: 0 }));
     }
 }

@@ -6,16 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
-use sha2::Digest as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::blob::BlobWriter;
 use super::error::OciError;
+use super::lock;
 use super::types::{Descriptor, Digest, Index, Manifest, Platform, media};
 
 /// The annotation that holds an image's reference in an index.
@@ -58,23 +60,35 @@ pub struct Freed {
     pub bytes: u64,
 }
 
-/// A content-addressed store. Cheap to clone; several processes may use one directory at a time.
+/// A content-addressed store. Cheap to clone; several processes may use one directory at a time. While any clone of it
+/// is there, nobody prunes the cache.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    _lock: Option<Arc<File>>,
 }
 
 impl Store {
-    /// Opens (and makes, where needed) the store below a cache directory.
+    /// Opens (and makes, where needed) the store below a cache directory; waits while somebody prunes the cache.
     ///
     /// # Errors
     /// [`OciError::Io`] where the directories cannot be made.
     pub fn open(cache_dir: &Path) -> Result<Self, OciError> {
-        let root = cache_dir.join("store");
-        for dir in [root.join("blobs").join("sha256"), root.join("tmp")] {
-            fs::create_dir_all(&dir).map_err(OciError::io("create", &dir))?;
-        }
-        let store = Self { root };
+        let root = directories(cache_dir)?;
+        Self::locked(root, lock::shared(cache_dir)?)
+    }
+
+    /// As [`Store::open`], for one who prunes the cache; `None` while anybody else has its store open.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_alone(cache_dir: &Path) -> Result<Option<Self>, OciError> {
+        let root = directories(cache_dir)?;
+        lock::alone(cache_dir)?.map(|file| Self::locked(root, Some(file))).transpose()
+    }
+
+    fn locked(root: PathBuf, lock: Option<File>) -> Result<Self, OciError> {
+        let store = Self { root, _lock: lock.map(Arc::new) };
         let layout = store.root.join("oci-layout");
         if !layout.exists() {
             store.replace(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
@@ -90,6 +104,11 @@ impl Store {
     /// Whether a blob is there.
     pub fn has(&self, digest: &Digest) -> bool {
         self.blob_path(digest).is_file()
+    }
+
+    /// Whether a blob is there in its full length, as [`Store::image`] wants it.
+    pub fn has_whole(&self, blob: &Descriptor) -> bool {
+        fs::metadata(self.blob_path(&blob.digest)).is_ok_and(|meta| meta.is_file() && meta.len() == blob.size)
     }
 
     /// A small JSON document, its digest checked again.
@@ -139,7 +158,7 @@ impl Store {
             if read == 0 {
                 break;
             }
-            writer.write_all(&buffer[..read]).map_err(OciError::io("write", &writer.path))?;
+            writer.write_all(&buffer[..read]).map_err(OciError::io("write", writer.path()))?;
         }
         let store = self.clone();
         let expected = expected.cloned();
@@ -154,7 +173,7 @@ impl Store {
     /// [`OciError::Io`].
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64), OciError> {
         let mut writer = self.blob_writer()?;
-        writer.write_all(bytes).map_err(OciError::io("write", &writer.path))?;
+        writer.write_all(bytes).map_err(OciError::io("write", writer.path()))?;
         writer.commit(self, None)
     }
 
@@ -163,9 +182,7 @@ impl Store {
     /// # Errors
     /// [`OciError::Io`].
     pub fn blob_writer(&self) -> Result<BlobWriter, OciError> {
-        let path = self.temporary();
-        let file = File::create_new(&path).map_err(OciError::io("create", &path))?;
-        Ok(BlobWriter { file: io::BufWriter::with_capacity(256 << 10, file), hash: sha2::Sha256::new(), size: 0, path })
+        BlobWriter::create(self.temporary())
     }
 
     /// The image of a reference and platform; `None` where there is none or where a blob of it has gone.
@@ -373,6 +390,15 @@ impl Store {
     }
 }
 
+/// Makes the directories of a store, and gives the uppermost.
+fn directories(cache_dir: &Path) -> Result<PathBuf, OciError> {
+    let root = cache_dir.join("store");
+    for dir in [root.join("blobs").join("sha256"), root.join("tmp")] {
+        fs::create_dir_all(&dir).map_err(OciError::io("create", &dir))?;
+    }
+    Ok(root)
+}
+
 /// The manifests and configurations that an index entry is known by.
 fn name_of(entry: &Descriptor) -> Option<&str> {
     entry.annotations.get(REF_NAME).map(String::as_str)
@@ -389,90 +415,6 @@ fn is(entry: &Descriptor, reference: &str, platform: &Platform) -> bool {
 
 fn key(entry: &Descriptor) -> (Option<&str>, Option<Platform>) {
     (name_of(entry), platform_of(entry))
-}
-
-/// A blob on its way into the store.
-#[derive(Debug)]
-pub struct BlobWriter {
-    file: io::BufWriter<File>,
-    hash: sha2::Sha256,
-    size: u64,
-    path: PathBuf,
-}
-
-impl BlobWriter {
-    /// Checks, syncs and names the blob; gives its digest and size.
-    ///
-    /// # Errors
-    /// [`OciError::Damaged`] where the digest is not the expected one.
-    pub fn commit(self, store: &Store, expected: Option<&Digest>) -> Result<(Digest, u64), OciError> {
-        let (digest, size, staged) = self.finish(expected)?;
-        staged.place(store, &digest)?;
-        Ok((digest, size))
-    }
-
-    /// Checks and syncs the blob and leaves it beside the store.
-    pub(crate) fn finish(mut self, expected: Option<&Digest>) -> Result<(Digest, u64, Staged), OciError> {
-        self.file.flush().map_err(OciError::io("write", &self.path))?;
-        self.file.get_ref().sync_data().map_err(OciError::io("write", &self.path))?;
-        let found = Digest::from_hash(&self.hash.clone().finalize());
-        if let Some(expected) = expected.filter(|expected| **expected != found) {
-            return Err(OciError::Damaged { what: "a blob".to_owned(), expected: expected.clone(), found });
-        }
-        Ok((found, self.size, Staged { path: std::mem::take(&mut self.path) }))
-    }
-}
-
-impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.hash.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Drop for BlobWriter {
-    fn drop(&mut self) {
-        drop_file(&self.path);
-    }
-}
-
-/// A whole blob that has no place in the store yet; dropping it removes it.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    path: PathBuf,
-}
-
-impl Staged {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Moves the blob to its place. Renaming over an equal blob also makes it young for [`Store::prune`].
-    pub(crate) fn place(mut self, store: &Store, digest: &Digest) -> Result<(), OciError> {
-        let place = store.blob_path(digest);
-        fs::rename(&self.path, &place).map_err(OciError::io("rename", &place))?;
-        self.path = PathBuf::new();
-        Ok(())
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        drop_file(&self.path);
-    }
-}
-
-/// Removes a file that nobody needs; what cannot be removed is left to `prune`.
-fn drop_file(path: &Path) {
-    if !path.as_os_str().is_empty() {
-        let _ = fs::remove_file(path);
-    }
 }
 
 /// Counts blobs once over several images.

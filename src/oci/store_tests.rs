@@ -78,3 +78,33 @@ fn prune_keeps_what_is_named_or_young() {
     assert_eq!(freed.bytes, gone.size);
     assert_eq!(store.image("a:1", &kept.platform).unwrap(), Some(kept));
 }
+
+#[test]
+fn a_blob_that_is_not_as_long_as_it_should_be_is_not_there() {
+    let (_dir, store) = open();
+    let image = image(&store, "a:1", "one");
+    let layer = &image.layers[0];
+    assert!(store.has_whole(layer));
+    fs::write(store.blob_path(&layer.digest), "short").unwrap();
+    assert!(!store.has_whole(layer), "as the image says");
+    fs::remove_file(store.blob_path(&layer.digest)).unwrap();
+    assert!(!store.has_whole(layer));
+}
+
+#[test]
+fn a_cache_is_open_to_many_or_to_one_alone() {
+    let (dir, store) = open();
+    let (second, clone) = (Store::open(dir.path()).unwrap(), store.clone());
+    for one in [store, second, clone] {
+        assert!(Store::open_alone(dir.path()).unwrap().is_none());
+        drop(one);
+    }
+    let alone = Store::open_alone(dir.path()).unwrap().unwrap();
+    assert!(Store::open_alone(dir.path()).unwrap().is_none());
+    let path = dir.path().to_owned();
+    let waiting = std::thread::spawn(move || Store::open(&path).unwrap().references().unwrap());
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!waiting.is_finished(), "it waits");
+    drop(alone);
+    assert_eq!(waiting.join().unwrap(), []);
+}

@@ -82,6 +82,25 @@ async fn an_image_is_pushed_whole_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_a_power_cut_left_short_is_fetched_again_and_alone() {
+    let world = World::start().await;
+    world.push("site/one:v1", BOTH, &[BIG, b"second"]).await;
+    let images = world.images(no_vars());
+    let name = world.name("site/one:v1");
+    let first = images.obtain(&found(&images, &name).await, "images", &|_, _| ()).await.unwrap();
+    for length in [0, 1000] {
+        let blob =
+            std::fs::File::options().write(true).open(images.store().blob_path(&first.layers[0].digest)).unwrap();
+        blob.set_len(length).unwrap();
+        world.proxy.forget();
+        let choice = found(&images, &name).await;
+        assert_eq!(choice.source.word(), "registry");
+        assert_eq!(images.obtain(&choice, "images", &|_, _| ()).await.unwrap(), first);
+        assert_eq!(world.proxy.seen("/blobs/").len(), 1, "the others are whole");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_two_images_share_is_fetched_once() {
     let world = World::start().await;
     world.push("site/one:v1", BOTH, &[BIG, b"one"]).await;

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::Digest as _;
 
+use super::super::blob::Staged;
 use super::super::error::OciError;
-use super::super::store::{MAX_JSON, PULLED_BY, REF_NAME, Staged, Store, StoredImage};
+use super::super::store::{MAX_JSON, PULLED_BY, REF_NAME, Store, StoredImage};
 use super::super::types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media};
 use super::export::CONTAINERD_NAME;
 use super::pipe::StreamReader;
