@@ -152,11 +152,12 @@ async fn a_tool_from_a_bundle_needs_no_go() {
     let maker = builder(here.path(), &machine(Some("1.26.8"), ""), recipes("module x"));
     let image = maker.tool_image("one", "test").await.unwrap();
     let file = here.path().join("bundle");
-    crate::bundle::create(maker.store(), "x", &host_platform(), &[image], &file).unwrap();
+    let go_on = tokio_util::sync::CancellationToken::new();
+    crate::bundle::create(maker.store(), "x", &host_platform(), &[image], &file, &go_on).unwrap();
 
     let user = builder(there.path(), &machine(None, ""), recipes("module x"));
     assert!(!user.has_tool("one").unwrap());
-    crate::bundle::load(user.store(), &file, &host_platform()).unwrap();
+    crate::bundle::load(user.store(), &file, &host_platform(), &go_on).unwrap();
     assert!(user.has_tool("one").unwrap());
     let tool = user.tool("one", "test").await.unwrap();
     assert_eq!(fs::read_to_string(&tool).unwrap(), "example.org/one");
