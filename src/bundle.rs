@@ -9,10 +9,13 @@ use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-use crate::error::{Advise, ExitCode};
-use crate::oci::archive::{self, ArchiveFormat};
+use crate::error::{Advise, ExitCode, printable};
+use crate::image::Reference;
+use crate::oci::archive::{self, ArchiveFormat, Until};
 use crate::oci::{Digest, OciError, Platform, Store, StoredImage};
+use crate::profile;
 
 /// The first file of a bundle.
 pub const MANIFEST: &str = "devstack-bundle.json";
@@ -79,8 +82,8 @@ pub enum BundleError {
         /// In what.
         reason: String,
     },
-    /// It is for machines of another platform.
-    #[error("the bundle is for {bundle}, and this is {here}")]
+    /// It is for nodes of another platform.
+    #[error("the bundle is for nodes of {bundle}, and nodes here are {here}")]
     Platform {
         /// The bundle's.
         bundle: Platform,
@@ -105,7 +108,9 @@ impl Advise for BundleError {
             Self::Oci(source) => source.hint(),
             Self::NotABundle { .. } => Some("make one with `devstack bundle create`".to_owned()),
             Self::Disagrees { .. } => Some("copy it again; nothing was changed".to_owned()),
-            Self::Platform { here, .. } => Some(format!("make one on a {here} machine")),
+            Self::Platform { bundle, here } => Some(format!(
+                "make one with --platform {here}, or load this one for other nodes with --platform {bundle}"
+            )),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("free disk space, for example with `devstack image prune`".to_owned())
             }
@@ -126,7 +131,7 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> BundleErro
     move |source| BundleError::Io { action, path: path.clone(), source }
 }
 
-/// Writes a bundle. The file appears whole or not at all; equal images give equal bytes.
+/// Writes a bundle. The file appears whole or not at all, also where `cancel` fires; equal images give equal bytes.
 ///
 /// # Errors
 /// Where a blob has gone, an image is for another platform, or the file cannot be written.
@@ -136,6 +141,7 @@ pub fn create(
     platform: &Platform,
     images: &[StoredImage],
     path: &Path,
+    cancel: &CancellationToken,
 ) -> Result<Manifest, BundleError> {
     let mut images = images.to_vec();
     images.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -162,20 +168,35 @@ pub fn create(
     };
     let text =
         serde_json::to_vec_pretty(&manifest).map_err(|error| BundleError::NotABundle { reason: error.to_string() })?;
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Partial(PathBuf::from(partial));
-    let file = File::create(&partial.0).map_err(failed("create", &partial.0))?;
+    let (partial, file) = Partial::beside(path)?;
     let mut output = BufWriter::with_capacity(1 << 20, file);
-    archive::write(store, &images, ArchiveFormat::Oci, &[(MANIFEST, &text)], &mut output)?;
+    let first = [(MANIFEST, text.as_slice())];
+    archive::write(store, &images, ArchiveFormat::Oci, &first, Until::new(&mut output, cancel))?;
     output.flush().map_err(failed("write", &partial.0))?;
     output.get_ref().sync_all().map_err(failed("write", &partial.0))?;
     fs::rename(&partial.0, path).map_err(failed("write", path))?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("write", path))?;
     Ok(manifest)
 }
 
 /// An unfinished file, removed when dropped; after the rename there is none.
 struct Partial(PathBuf);
+
+impl Partial {
+    /// A new file in the directory of another one, under a name that nobody has.
+    fn beside(path: &Path) -> Result<(Self, File), BundleError> {
+        let mut count = 0;
+        loop {
+            let partial = path.with_file_name(format!(".devstack-bundle-{}-{count}.partial", std::process::id()));
+            match File::create_new(&partial) {
+                Ok(file) => return Ok((Self(partial), file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => count += 1,
+                Err(error) => return Err(failed("create", &partial)(error)),
+            }
+        }
+    }
+}
 
 impl Drop for Partial {
     fn drop(&mut self) {
@@ -191,7 +212,8 @@ pub fn inspect(path: &Path) -> Result<Manifest, BundleError> {
     let file = File::open(path).map_err(failed("read", path))?;
     let strange = |reason: &str| BundleError::NotABundle { reason: reason.to_owned() };
     let mut archive = tar::Archive::new(BufReader::new(file));
-    let mut entries = archive.entries().map_err(failed("read", path))?;
+    // As it is: a long name in place of the first file would be read whole.
+    let mut entries = archive.entries().map_err(failed("read", path))?.raw(true);
     let entry = entries.next().ok_or_else(|| strange("it is empty"))?;
     let entry = entry.map_err(|_| strange("it is no tar archive"))?;
     if *entry.path_bytes() != *MANIFEST.as_bytes() || !entry.header().entry_type().is_file() {
@@ -207,25 +229,51 @@ fn parse(text: &[u8]) -> Result<Manifest, BundleError> {
     if text.len() as u64 > MAX_MANIFEST {
         return Err(strange("its manifest is too large".to_owned()));
     }
-    let manifest: Manifest =
-        serde_json::from_slice(text).map_err(|error| strange(format!("its manifest is not valid: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(text)
+        .map_err(|error| strange(printable(&format!("its manifest is not valid: {error}"))))?;
     if manifest.api_version != "devstack/v1" || manifest.kind != "Bundle" {
         return Err(strange("its manifest is of another kind".to_owned()));
+    }
+    // Anybody may have written it, and all of it is shown.
+    if !profile::is_name(&manifest.profile) {
+        return Err(strange("its profile has no name".to_owned()));
+    }
+    if !is_version(&manifest.devstack) {
+        return Err(strange("it names no version of devstack".to_owned()));
+    }
+    if let Some(item) = manifest.images.iter().find(|item| item.reference.parse::<Reference>().is_err()) {
+        return Err(strange(format!("{:?} is no image", printable(&item.reference))));
     }
     Ok(manifest)
 }
 
-/// Takes the images of a bundle into the store. Everything is verified first: on an error nothing has changed.
+/// Whether a text may be a version: `0.1.0`, `1.2.3-rc.1+build`.
+fn is_version(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+');
+    text.len() <= 64 && text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(plain)
+}
+
+/// Takes the images of a bundle into the store, for nodes of a platform. Everything is verified first: on an error, and
+/// where `cancel` fires, nothing has changed.
 ///
 /// # Errors
 /// Where the bundle is damaged, hostile, incomplete, for another platform, or no bundle.
-pub fn load(store: &Store, path: &Path, here: &Platform) -> Result<(Manifest, Vec<StoredImage>), BundleError> {
+pub fn load(
+    store: &Store,
+    path: &Path,
+    here: &Platform,
+    cancel: &CancellationToken,
+) -> Result<(Manifest, Vec<StoredImage>), BundleError> {
+    if !fs::metadata(path).map_err(failed("read", path))?.is_file() {
+        // It is read twice.
+        return Err(BundleError::NotABundle { reason: "it is no regular file".to_owned() });
+    }
     let manifest = inspect(path)?;
     if manifest.platform != *here {
         return Err(BundleError::Platform { bundle: manifest.platform, here: here.clone() });
     }
     let file = File::open(path).map_err(failed("read", path))?;
-    let images = archive::import_checked(store, file, MANIFEST, |found, text| {
+    let images = archive::import_checked(store, file, MANIFEST, cancel, |found, text| {
         if parse(&text.unwrap_or_default())? != manifest {
             return Err(BundleError::Disagrees { reason: "it changed while it was read".to_owned() });
         }
@@ -243,118 +291,11 @@ fn agree(manifest: &Manifest, found: &[(&str, &Digest)]) -> Result<(), BundleErr
     }
     for (reference, digest) in found {
         if !manifest.images.iter().any(|item| item.reference == *reference && item.digest == **digest) {
-            return disagrees(format!("{reference} is in it and not in its manifest"));
+            return disagrees(format!("{:?} is in it and not in its manifest", printable(reference)));
         }
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble};
-
-    fn amd64() -> Platform {
-        Platform::linux("amd64")
-    }
-
-    fn open() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        (dir, store)
-    }
-
-    fn image(store: &Store, reference: &str) -> StoredImage {
-        let mut layer = Layer::new();
-        layer.file("name", Source::Bytes(reference.repeat(2000).into_bytes()), 0o644).unwrap();
-        let layers = vec![layer.store(store).unwrap()];
-        let config = RunConfig::default();
-        assemble(store, &ImageSpec { reference: reference.to_owned(), platform: amd64(), config, layers }).unwrap()
-    }
-
-    fn bundle(dir: &Path, store: &Store) -> PathBuf {
-        let path = dir.join("s3www.bundle");
-        let images = [image(store, "devstack.local/b:1"), image(store, "devstack.local/a:1")];
-        create(store, "s3www", &amd64(), &images, &path).unwrap();
-        path
-    }
-
-    #[test]
-    fn what_was_packed_is_unpacked() {
-        let (dir, store) = open();
-        let path = bundle(dir.path(), &store);
-        let first = fs::read(&path).unwrap();
-        assert_eq!(fs::read(bundle(dir.path(), &store)).unwrap(), first, "equal images give equal bytes");
-        let inspected = inspect(&path).unwrap();
-        let names: Vec<&str> = inspected.images.iter().map(|item| item.reference.as_str()).collect();
-        assert_eq!(names, ["devstack.local/a:1", "devstack.local/b:1"]);
-        let (_other, fresh) = open();
-        let (manifest, images) = load(&fresh, &path, &amd64()).unwrap();
-        assert_eq!(manifest, inspected);
-        assert_eq!(images.len(), 2);
-        assert_eq!(fresh.references().unwrap().len(), 2);
-        assert!(!dir.path().join("s3www.bundle.partial").exists());
-    }
-
-    #[test]
-    fn damage_anywhere_is_refused_and_changes_nothing() {
-        let (dir, store) = open();
-        let path = bundle(dir.path(), &store);
-        let whole = fs::read(&path).unwrap();
-        let (_other, fresh) = open();
-        let blob = whole.windows(20).position(|bytes| bytes == b"devstack.local/b:1de").unwrap();
-        let digest = whole.windows(7).position(|bytes| bytes == b"sha256:").unwrap() + 7;
-        for at in [blob, digest, whole.len() / 2] {
-            let mut bytes = whole.clone();
-            bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
-            fs::write(&path, bytes).unwrap();
-            let error = load(&fresh, &path, &amd64()).unwrap_err();
-            assert!(!error.to_string().is_empty());
-            assert_eq!(fresh.references().unwrap(), [], "{at}: {error}");
-        }
-        for length in [0, 100, blob, whole.len() * 3 / 4] {
-            fs::write(&path, &whole[..length]).unwrap();
-            assert!(load(&fresh, &path, &amd64()).is_err(), "cut at {length}");
-            assert_eq!(fresh.references().unwrap(), []);
-        }
-    }
-
-    #[test]
-    fn what_is_no_bundle_is_named() {
-        let (dir, store) = open();
-        let path = dir.path().join("file");
-        fs::write(&path, "hello, I am a text file, and of more than one tar block".repeat(20)).unwrap();
-        assert_eq!(inspect(&path).unwrap_err().to_string(), "this is no devstack bundle: it is no tar archive");
-        let file = File::create(&path).unwrap();
-        archive::write(&store, &[image(&store, "a:1")], ArchiveFormat::Oci, &[], file).unwrap();
-        let error = load(&store, &path, &amd64()).unwrap_err();
-        assert_eq!(error.to_string(), "this is no devstack bundle: its first file is not a bundle's");
-        assert_eq!(error.exit(), ExitCode::Usage);
-    }
-
-    #[test]
-    fn an_image_that_the_manifest_does_not_name_is_refused() {
-        let (dir, store) = open();
-        let path = bundle(dir.path(), &store);
-        let manifest = inspect(&path).unwrap();
-        let images = [image(&store, "devstack.local/a:1"), image(&store, "devstack.local/evil:1")];
-        let text = serde_json::to_vec(&manifest).unwrap();
-        let file = File::create(&path).unwrap();
-        archive::write(&store, &images, ArchiveFormat::Oci, &[(MANIFEST, &text)], file).unwrap();
-        let (_other, fresh) = open();
-        let error = load(&fresh, &path, &amd64()).unwrap_err();
-        assert!(matches!(error, BundleError::Disagrees { .. }), "{error}");
-        assert_eq!(fresh.references().unwrap(), []);
-    }
-
-    #[test]
-    fn a_bundle_is_for_one_platform() {
-        let (dir, store) = open();
-        let path = bundle(dir.path(), &store);
-        let error = load(&store, &path, &Platform::linux("arm64")).unwrap_err();
-        assert_eq!(error.to_string(), "the bundle is for linux/amd64, and this is linux/arm64");
-        let error =
-            create(&store, "x", &Platform::linux("arm64"), &[image(&store, "a:1")], &dir.path().join("y")).unwrap_err();
-        assert!(matches!(error, BundleError::Mixed { .. }), "{error}");
-    }
-}
+mod tests;

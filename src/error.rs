@@ -231,6 +231,11 @@ fn indent(text: &str) -> String {
     text.trim_end().replace('\n', "\n        ")
 }
 
+/// A stranger's text, short enough to be shown, and with nothing in it that a terminal would obey.
+pub fn printable(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// What to do where the file system refuses to write below `path`; `None` where the refusal says nothing of it.
 pub fn advice_on_writing(path: &Path, refusal: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};

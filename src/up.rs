@@ -30,7 +30,7 @@ use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opene
 use crate::plan::Plan;
 use crate::step::World;
 
-pub use consent::Ask;
+pub use consent::{Ask, long_build, substitutes};
 pub use drift::{drift, told};
 pub use gather::{Gathered, gather};
 pub use kubernetes::wanted as kubernetes;

@@ -10,7 +10,7 @@ mod tree;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::error::{Advise, ExitCode};
+use crate::error::{Advise, ExitCode, printable};
 
 pub use explain::did_you_mean;
 pub use tree::{Entry, Marked, MarkedKind, Place};
@@ -39,7 +39,7 @@ impl YamlError {
             line: place.line,
             column: place.column,
             message: message.into(),
-            snippet: text.lines().nth(place.line.saturating_sub(1)).map(snippet),
+            snippet: text.lines().nth(place.line.saturating_sub(1)).map(printable),
         }
     }
 
@@ -60,11 +60,6 @@ impl Advise for YamlError {
     fn exit(&self) -> ExitCode {
         ExitCode::Usage
     }
-}
-
-/// A line short enough to be shown, tabs and control characters made visible as spaces.
-fn snippet(line: &str) -> String {
-    line.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Reads bytes as YAML text; binary content is an error that says so.

@@ -7,13 +7,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::super::error::Unmet;
-use super::super::needs::host_platform;
+use super::super::needs::{host_platform, this_machine};
 use super::super::prune::{Pruner, Scope};
 use super::super::recipe::Id;
 use super::super::recipes::Recipes;
 use super::*;
 use crate::context::{Dirs, Options, Vars};
 use crate::event::EventSink;
+use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble};
 use crate::ports::runner::{Cmd, OnLine, Output as Ran, RunError};
 
 /// A machine with Go: `go build` writes what it was called with into its output.
@@ -185,15 +186,41 @@ async fn a_tool_from_a_bundle_needs_no_go() {
     let maker = builder(here.path(), &machine(Some("1.26.8"), ""), recipes("module x"));
     let image = maker.tool_image("one", "test").await.unwrap();
     let file = here.path().join("bundle");
-    crate::bundle::create(maker.store(), "x", &host_platform(), &[image], &file).unwrap();
+    let go_on = tokio_util::sync::CancellationToken::new();
+    crate::bundle::create(maker.store(), "x", &host_platform(), &[image], &file, &go_on).unwrap();
 
     let user = builder(there.path(), &machine(None, ""), recipes("module x"));
     assert!(!user.has_tool("one").unwrap());
-    crate::bundle::load(user.store(), &file, &host_platform()).unwrap();
+    crate::bundle::load(user.store(), &file, &host_platform(), &go_on).unwrap();
     assert!(user.has_tool("one").unwrap());
     let tool = user.tool("one", "test").await.unwrap();
     assert_eq!(fs::read_to_string(&tool).unwrap(), "example.org/one");
     assert_eq!(user.tool("one", "test").await.unwrap(), tool);
+}
+
+#[tokio::test]
+async fn a_tool_of_another_system_is_carried_on_and_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    // What a bundle brought, and an earlier devstack unpacked, on a machine of another system.
+    let mut builder = builder(dir.path(), &machine(Some("1.26.8"), ""), recipes("module x"));
+    builder.platform = Platform { os: "plan9".to_owned(), ..host_platform() };
+    let (path, platform) = (dir.path().join("one"), builder.platform.clone());
+    fs::write(&path, "a program").unwrap();
+    let mut layer = Layer::new();
+    layer.file("one", Source::File(path), 0o755).unwrap();
+    let layers = vec![layer.store(&builder.store).unwrap()];
+    let recipe = builder.recipes.get(&Id::parts("one")).unwrap();
+    let (reference, place) = (builder.tool_reference(recipe).unwrap(), builder.place(recipe).unwrap());
+    fs::create_dir_all(place.join("bin")).unwrap();
+    fs::write(place.join("bin/one"), "a program").unwrap();
+    let image = assemble(&builder.store, &ImageSpec { reference, platform, config: RunConfig::default(), layers });
+
+    assert!(!builder.has_tool("one").unwrap());
+    let error = builder.tool("one", "test").await.unwrap_err();
+    let told = format!("one is made for {} only, and this is {}", builder.platform, this_machine());
+    assert_eq!(error.to_string(), format!("one cannot be built here: {told}"));
+    assert_eq!(crate::error::Advise::hint(&error).unwrap(), "install one and put it on PATH");
+    assert_eq!(builder.tool_image("one", "test").await.unwrap(), image.unwrap());
 }
 
 #[tokio::test]

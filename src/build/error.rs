@@ -168,6 +168,15 @@ pub enum Unmet {
         /// What this machine builds.
         here: Platform,
     },
+    /// A program that devstack runs itself is not made for this machine.
+    Program {
+        /// Its name.
+        name: String,
+        /// What it is made for.
+        made: Platform,
+        /// What runs here.
+        here: Platform,
+    },
     /// Too little space is left.
     Disk {
         /// Bytes needed.
@@ -185,6 +194,7 @@ impl Unmet {
             Self::GoTooOld { needed, .. } => format!("install Go {needed} or newer"),
             Self::Root => "run it as root".to_owned(),
             Self::Platform { wanted, .. } => format!("build it on a {wanted} machine and bring a bundle"),
+            Self::Program { name, .. } => format!("install {name} and put it on PATH"),
             Self::Disk { .. } => "free disk space, for example with `devstack image prune`".to_owned(),
         }
     }
@@ -197,6 +207,7 @@ impl fmt::Display for Unmet {
             Self::GoTooOld { found, needed } => write!(f, "Go {found} is older than {needed}"),
             Self::Root => f.write_str("only root may do it"),
             Self::Platform { wanted, here } => write!(f, "this machine builds for {here}, not for {wanted}"),
+            Self::Program { name, made, here } => write!(f, "{name} is made for {made} only, and this is {here}"),
             Self::Disk { needed, free } => {
                 write!(f, "{} MB of disk are needed and {} MB are free", needed / 1_000_000, free / 1_000_000)
             }

@@ -20,6 +20,11 @@ pub fn host_platform() -> Platform {
     Platform::of_machine(std::env::consts::ARCH)
 }
 
+/// What runs on this machine without an engine. Only on Linux that is what is built.
+pub(super) fn this_machine() -> Platform {
+    Platform { os: std::env::consts::OS.to_owned(), ..host_platform() }
+}
+
 /// The `go` command.
 pub(super) fn go_program(ctx: &Context) -> PathBuf {
     program(ctx, "go").unwrap_or_else(|| {
@@ -61,8 +66,8 @@ impl Builder {
                 unmet.push(lack);
             }
         };
-        let here = host_platform();
-        if self.platform != here || !cfg!(target_os = "linux") {
+        let here = this_machine();
+        if self.platform != here {
             add(Unmet::Platform { wanted: self.platform.clone(), here });
         }
         let mut newest: Option<&str> = None;

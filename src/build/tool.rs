@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use super::builder::{Builder, Output, Scratch, oci};
-use super::error::BuildError;
+use super::error::{BuildError, Unmet};
+use super::needs::this_machine;
 use super::recipe::{Gives, Id, Kind, Recipe};
 use super::recipes::LOCAL_REGISTRY;
 use crate::oci::{ImageSpec, Layer, RunConfig, Source, StoredImage, assemble};
@@ -18,8 +19,13 @@ impl Builder {
     /// taken from it.
     ///
     /// # Errors
-    /// As [`Builder::build`].
+    /// [`BuildError::Needs`] where this machine cannot run it; else as [`Builder::build`].
     pub async fn tool(&self, name: &str, step: &str) -> Result<PathBuf, BuildError> {
+        let here = this_machine();
+        if self.platform != here {
+            let unmet = vec![Unmet::Program { name: name.to_owned(), made: self.platform.clone(), here }];
+            return Err(BuildError::Needs { recipe: name.to_owned(), unmet });
+        }
         let id = Id::parts(name);
         let recipe = self.recipes.get(&id)?;
         if let Some(scratch) = self.unpack_tool(recipe)? {
@@ -31,28 +37,34 @@ impl Builder {
         }
     }
 
-    /// Whether a tool needs no build.
+    /// Whether a tool needs no build, and runs here.
     ///
     /// # Errors
     /// For unknown recipes or an unreadable store.
     pub fn has_tool(&self, name: &str) -> Result<bool, BuildError> {
+        if self.platform != this_machine() {
+            return Ok(false);
+        }
         let recipe = self.recipes.get(&Id::parts(name))?;
         let image = self.store.image(&self.tool_reference(recipe)?, &self.platform).map_err(oci(recipe))?;
         Ok(image.is_some() || self.present(recipe)?.is_some())
     }
 
-    /// A tool as an image.
+    /// A tool as an image. The one that a bundle brought may be for other machines, too.
     ///
     /// # Errors
     /// As [`Builder::tool`].
     pub async fn tool_image(&self, name: &str, step: &str) -> Result<StoredImage, BuildError> {
+        let recipe = self.recipes.get(&Id::parts(name))?;
+        let reference = self.tool_reference(recipe)?;
+        if let Some(image) = self.store.image(&reference, &self.platform).map_err(oci(recipe))? {
+            return Ok(image);
+        }
         let path = self.tool(name, step).await?;
-        let recipe = self.recipes.get(&Id { gives: Gives::Parts, name: name.to_owned() })?;
         let mut layer = Layer::new();
         layer.file(name, Source::File(path), 0o755).map_err(oci(recipe))?;
         let layers = vec![layer.store(&self.store).map_err(oci(recipe))?];
         let config = RunConfig { entrypoint: vec![format!("/{name}")], ..RunConfig::default() };
-        let reference = self.tool_reference(recipe)?;
         let spec = ImageSpec { reference, platform: self.platform.clone(), config, layers };
         assemble(&self.store, &spec).map_err(oci(recipe))
     }

@@ -36,6 +36,7 @@ pub use schema::Placement;
 pub use scope::{Scope, SubstituteError, substitute};
 pub use show::to_json;
 pub use source::ProfileSource;
+pub(crate) use source::is_name;
 pub use template::references;
 
 #[cfg(test)]

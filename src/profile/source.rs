@@ -197,7 +197,7 @@ fn assets_file(dir: &'static Dir<'static>, path: &Path) -> Option<&'static [u8]>
 }
 
 /// Whether a text may name a profile, component, credential, route or bucket.
-pub(super) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && !name.ends_with('-')

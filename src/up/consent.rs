@@ -36,22 +36,28 @@ pub(super) fn reasons(gathered: &Gathered, changes: &[Change]) -> Vec<String> {
     let known = choose::recorded_choices(&gathered.world);
     let is_known =
         |choice: &Choice| known.iter().any(|known| known.role == choice.role && known.reference == choice.reference);
-    for choice in fetched.iter().filter(|choice| choice.substitute && !is_known(choice)) {
-        reasons.push(format!(
-            "{} is played by {}, which is not upstream's: {}",
-            choice.role, choice.reference, choice.why
-        ));
-    }
-    let builds: Vec<_> = fetched.iter().filter(|choice| matches!(choice.source, Source::Build { .. })).collect();
-    let seconds: u64 = builds.iter().filter_map(|choice| choice.expect_seconds).sum();
-    if seconds > LONG_BUILD {
-        let names: Vec<&str> = builds.iter().map(|choice| choice.role.as_str()).collect();
-        let (verb, minutes) = (if names.len() == 1 { "is" } else { "are" }, seconds.div_ceil(60));
-        reasons.push(format!("{} {verb} built from source, about {minutes} minutes", names.join(", ")));
-    }
+    reasons.extend(substitutes(fetched.iter().copied().filter(|choice| !is_known(choice))));
+    reasons.extend(long_build(fetched.iter().copied()));
     for change in changes.iter().filter(|change| !change.loses.is_empty()) {
         let why = change.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
         reasons.push(format!("{}{why}; lost for good: {}", change.what, change.loses.join(", ")));
     }
     reasons
+}
+
+/// What stands in for upstream's programs among some choices.
+pub fn substitutes<'a>(choices: impl Iterator<Item = &'a Choice>) -> Vec<String> {
+    let told = |choice: &Choice| {
+        format!("{} is played by {}, which is not upstream's: {}", choice.role, choice.reference, choice.why)
+    };
+    choices.filter(|choice| choice.substitute).map(told).collect()
+}
+
+/// The source builds among some choices, where they take long.
+pub fn long_build<'a>(choices: impl Iterator<Item = &'a Choice>) -> Option<String> {
+    let builds: Vec<_> = choices.filter(|choice| matches!(choice.source, Source::Build { .. })).collect();
+    let seconds: u64 = builds.iter().filter_map(|choice| choice.expect_seconds).sum();
+    let names: Vec<&str> = builds.iter().map(|choice| choice.role.as_str()).collect();
+    let (verb, minutes) = (if names.len() == 1 { "is" } else { "are" }, seconds.div_ceil(60));
+    (seconds > LONG_BUILD).then(|| format!("{} {verb} built from source, about {minutes} minutes", names.join(", ")))
 }

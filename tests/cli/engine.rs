@@ -9,11 +9,16 @@ pub struct CannedEngine(String);
 impl CannedEngine {
     /// An engine without containers, networks and volumes.
     pub fn start() -> Self {
+        Self::on("x86_64")
+    }
+
+    /// As [`CannedEngine::start`], on a machine as its kernel names it.
+    pub fn on(machine: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = format!("tcp://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || answer(&stream));
+                std::thread::spawn(move || answer(&stream, machine));
             }
         });
         Self(host)
@@ -25,17 +30,18 @@ impl CannedEngine {
     }
 }
 
-fn answer(mut stream: &TcpStream) {
+fn answer(mut stream: &TcpStream, machine: &str) {
     let mut lines = BufReader::new(stream).lines();
     while let Some(Ok(request)) = lines.next() {
         while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
         let path = request.split_whitespace().nth(1).unwrap_or_default();
         let path = path.split('?').next().unwrap_or_default();
+        let info = format!(
+            r#"{{"OSType":"linux","Architecture":"{machine}","ServerVersion":"29.0.0","NCPU":8,"MemTotal":34359738368,"CgroupVersion":"2"}}"#
+        );
         let body = match path.rsplit_once('/').map_or(path, |(_, last)| last) {
             "version" => r#"{"Version":"29.0.0","ApiVersion":"1.47","Os":"linux","Arch":"amd64"}"#,
-            "info" => {
-                r#"{"OSType":"linux","Architecture":"x86_64","ServerVersion":"29.0.0","NCPU":8,"MemTotal":34359738368,"CgroupVersion":"2"}"#
-            }
+            "info" => info.as_str(),
             "json" | "networks" => "[]",
             "volumes" => r#"{"Volumes":[]}"#,
             _ => "{}",

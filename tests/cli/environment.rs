@@ -79,6 +79,23 @@ impl TestEnvironment {
         text.replace(self.dir.path().to_str().unwrap(), "[ROOT]")
     }
 
+    /// Runs devstack, interrupts it when `begun` says so, and gives its exit code and standard error.
+    pub fn interrupt(&self, args: &[&str], begun: impl Fn() -> bool) -> (Option<i32>, String) {
+        #[expect(clippy::disallowed_methods, reason = "assert_cmd waits for what it starts")]
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devstack"));
+        let child = command.args(args).env_clear().envs(&self.vars).stderr(std::process::Stdio::piped());
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        while !begun() {
+            assert_eq!(child.try_wait().unwrap(), None, "it ended before it could be interrupted");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text.replace(self.dir.path().to_str().unwrap(), "[ROOT]"))
+    }
+
     /// The exit code and standard error of a run whose standard output nobody reads.
     pub fn run_into_closed_pipe(&self, args: &[&str]) -> (Option<i32>, String) {
         let (reader, writer) = std::io::pipe().unwrap();

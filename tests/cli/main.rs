@@ -1,10 +1,12 @@
 //! The command line as a person and a program meet it: hermetic, in an environment of its own.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not marked as tests")]
 
+mod bundle;
 mod doctor;
 mod engine;
 mod environment;
 mod lock;
+mod prune;
 mod reference;
 
 use environment::TestEnvironment;

@@ -11,13 +11,16 @@ use std::path::{Component, Path};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::Digest as _;
+use tokio_util::sync::CancellationToken;
 
 use super::super::blob::Staged;
 use super::super::error::OciError;
 use super::super::store::{MAX_JSON, PULLED_BY, REF_NAME, Store, StoredImage};
 use super::super::types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media};
+use super::budget::Budget;
 use super::export::CONTAINERD_NAME;
-use super::pipe::StreamReader;
+use super::pipe::{StreamReader, Until};
+use crate::error::printable;
 use crate::ports::engine::ByteStream;
 
 /// No honest archive has more entries.
@@ -43,11 +46,11 @@ pub async fn import(store: &Store, archive: ByteStream) -> Result<Vec<StoredImag
 /// # Errors
 /// As [`import`].
 pub fn import_reader(store: &Store, archive: impl Read) -> Result<Vec<StoredImage>, OciError> {
-    import_checked(store, archive, "", |_, _| Ok(()))
+    import_checked(store, archive, "", &CancellationToken::new(), |_, _| Ok(()))
 }
 
 /// As [`import`], with a last word of the caller's: `check` gets the images as (reference, manifest digest) and the
-/// content of the file `name` of the archive, and its error leaves the store unchanged.
+/// content of the file `name` of the archive, and its error leaves the store unchanged. So does `cancel`.
 ///
 /// # Errors
 /// As [`import`], and the check's own.
@@ -55,12 +58,13 @@ pub(crate) fn import_checked<E: From<OciError>>(
     store: &Store,
     archive: impl Read,
     name: &str,
+    cancel: &CancellationToken,
     check: impl FnOnce(&[(&str, &Digest)], Option<Vec<u8>>) -> Result<(), E>,
 ) -> Result<Vec<StoredImage>, E> {
     let failed = |source| OciError::Stream { what: "the archive".to_owned(), source };
-    let mut archive = BufReader::with_capacity(256 << 10, archive);
+    let mut archive = BufReader::with_capacity(256 << 10, Until::new(archive, cancel));
     let compressed = archive.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
-    let mut contents = Contents::default();
+    let mut contents = Contents { cancel: cancel.clone(), ..Contents::default() };
     if compressed {
         contents.read(store, flate2::bufread::MultiGzDecoder::new(archive))?;
     } else {
@@ -112,6 +116,7 @@ struct Contents {
     files: BTreeMap<String, Digest>,
     links: BTreeMap<String, String>,
     staged: HashMap<Digest, (u64, Staged)>,
+    cancel: CancellationToken,
 }
 
 impl Contents {
@@ -167,7 +172,7 @@ impl Contents {
 
     /// The digest of a file by its name, through one link at most.
     fn file(&self, name: &str) -> Result<&Digest, OciError> {
-        let missing = || OciError::Missing { what: "the archive".to_owned(), missing: name.to_owned() };
+        let missing = || OciError::Missing { what: "the archive".to_owned(), missing: printable(name) };
         let name = plain(Path::new(name)).ok_or_else(missing)?;
         let name = self.links.get(&name).unwrap_or(&name);
         self.files.get(name).ok_or_else(missing)
@@ -177,12 +182,13 @@ impl Contents {
         self.staged.get(digest).map(|(size, _)| *size)
     }
 
-    fn open(&self, digest: &Digest) -> Result<File, OciError> {
+    fn open(&self, digest: &Digest) -> Result<Until<File>, OciError> {
         let (_, staged) = self
             .staged
             .get(digest)
             .ok_or_else(|| OciError::Missing { what: "the archive".to_owned(), missing: digest.to_string() })?;
-        File::open(staged.path()).map_err(OciError::io("read", staged.path()))
+        let file = File::open(staged.path()).map_err(OciError::io("read", staged.path()))?;
+        Ok(Until::new(file, &self.cancel))
     }
 
     fn json<T: DeserializeOwned>(&self, what: &str, digest: &Digest) -> Result<T, OciError> {
@@ -204,17 +210,21 @@ impl Contents {
     fn oci_images(&self) -> Result<Vec<Found>, OciError> {
         let index: Index = self.json("index.json", self.file("index.json")?)?;
         let docker = self.docker_names();
+        let mut budget = Budget::default();
         let mut found = Vec::new();
         for entry in &index.manifests {
             let named = entry.annotations.get(CONTAINERD_NAME).or_else(|| {
                 // Docker writes the bare tag here; a whole reference has a repository.
                 entry.annotations.get(REF_NAME).filter(|name| name.contains([':', '/']))
             });
+            if !budget.visit(&entry.digest, named.map(String::as_str), 1)? {
+                continue;
+            }
             let before = found.len();
-            self.collect(entry, named.map(String::as_str), &docker, 1, &mut found)?;
+            self.collect(entry, named.map(String::as_str), &docker, 1, &mut budget, &mut found)?;
             if found.len() == before && !is_attestation(entry) {
                 return Err(OciError::Missing {
-                    what: named.cloned().unwrap_or_else(|| entry.digest.to_string()),
+                    what: named.map_or_else(|| entry.digest.to_string(), |name| printable(name)),
                     missing: "every platform".to_owned(),
                 });
             }
@@ -230,15 +240,18 @@ impl Contents {
         named: Option<&str>,
         docker: &HashMap<Digest, Vec<String>>,
         depth: usize,
+        budget: &mut Budget,
         found: &mut Vec<Found>,
     ) -> Result<(), OciError> {
         if is_attestation(entry) {
             return Ok(());
         }
-        let what = named.map_or_else(|| entry.digest.to_string(), ToOwned::to_owned);
+        let what = named.map_or_else(|| entry.digest.to_string(), printable);
         if depth > 1 && self.size(&entry.digest).is_none() {
             return Ok(());
         }
+        let size = self.size(&entry.digest).unwrap_or(entry.size);
+        budget.document(size)?;
         let document: serde_json::Value = self.json(&what, &entry.digest)?;
         if document.get("manifests").is_some() {
             if depth >= MAX_DEPTH {
@@ -246,7 +259,9 @@ impl Contents {
             }
             let index: Index = self.json(&what, &entry.digest)?;
             for entry in &index.manifests {
-                self.collect(entry, named, docker, depth + 1, found)?;
+                if budget.visit(&entry.digest, named, depth + 1)? {
+                    self.collect(entry, named, docker, depth + 1, budget, found)?;
+                }
             }
             return Ok(());
         }
@@ -258,6 +273,7 @@ impl Contents {
                 _ => return Err(OciError::Missing { what, missing: blob.digest.to_string() }),
             }
         }
+        budget.document(manifest.config.size)?;
         let config: ImageConfig = self.json(&what, &manifest.config.digest)?;
         let mut references: Vec<String> = named.map(ToOwned::to_owned).into_iter().collect();
         if references.is_empty() {
@@ -266,7 +282,6 @@ impl Contents {
         if references.is_empty() {
             references = vec![format!("imported@{}", entry.digest)];
         }
-        let size = self.size(&entry.digest).unwrap_or(entry.size);
         let media_type = if entry.media_type.is_empty() { media::MANIFEST } else { &entry.media_type };
         let mut blobs = vec![entry.clone(), manifest.config];
         blobs.extend(manifest.layers);
@@ -274,6 +289,7 @@ impl Contents {
         let pulled_by = entry.annotations.get(PULLED_BY);
         descriptor.annotations.extend(pulled_by.map(|digest| (PULLED_BY.to_owned(), digest.clone())));
         for reference in references {
+            budget.image(size, blobs.len())?;
             found.push(Found {
                 reference,
                 platform: platform(&config)?,
@@ -297,19 +313,24 @@ impl Contents {
 
     fn docker_images(&self) -> Result<Vec<Found>, OciError> {
         let entries: Vec<DockerEntry> = self.json("manifest.json", self.file("manifest.json")?)?;
+        let mut budget = Budget::default();
         let mut found = Vec::new();
         for entry in entries {
             let config_digest = self.file(&entry.config)?.clone();
-            let what = entry.repo_tags.iter().flatten().next().unwrap_or(&entry.config).clone();
+            let what = printable(entry.repo_tags.iter().flatten().next().unwrap_or(&entry.config));
+            let size = self.size(&config_digest).unwrap_or_default();
+            budget.document(size)?;
+            for _ in 0..entry.repo_tags.as_ref().map_or(1, |names| names.len().max(1)) {
+                budget.image(size, entry.layers.len())?;
+            }
             let config: ImageConfig = self.json(&what, &config_digest)?;
             if config.rootfs.diff_ids.len() != entry.layers.len() {
                 return Err(OciError::Missing { what, missing: "a layer of its configuration".to_owned() });
             }
             let mut layers = Vec::with_capacity(entry.layers.len());
             for (name, diff_id) in entry.layers.iter().zip(&config.rootfs.diff_ids) {
-                layers.push(self.docker_layer(name, diff_id)?);
+                layers.push(self.docker_layer(name, diff_id, &mut budget)?);
             }
-            let size = self.size(&config_digest).unwrap_or_default();
             let manifest = Manifest {
                 schema_version: 2,
                 media_type: media::MANIFEST.to_owned(),
@@ -339,17 +360,20 @@ impl Contents {
     }
 
     /// A layer of a `docker save` archive, whose uncompressed bytes must be those of the configuration.
-    fn docker_layer(&self, name: &str, diff_id: &Digest) -> Result<Descriptor, OciError> {
+    fn docker_layer(&self, name: &str, diff_id: &Digest, budget: &mut Budget) -> Result<Descriptor, OciError> {
         let digest = self.file(name)?;
         let size = self.size(digest).unwrap_or_default();
         if digest == diff_id {
             return Ok(Descriptor::new(media::LAYER, digest.clone(), size));
         }
+        if !budget.unhashed(digest, diff_id) {
+            return Ok(Descriptor::new(media::LAYER_GZIP, digest.clone(), size));
+        }
         let failed = |source| OciError::Stream { what: format!("{name:?} of the archive"), source };
         let mut hash = sha2::Sha256::new();
         let mut reader = flate2::read::MultiGzDecoder::new(BufReader::new(self.open(digest)?));
         let mut buffer = vec![0; 256 << 10];
-        let damaged = |found| OciError::Damaged { what: name.to_owned(), expected: diff_id.clone(), found };
+        let damaged = |found| OciError::Damaged { what: printable(name), expected: diff_id.clone(), found };
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => break,

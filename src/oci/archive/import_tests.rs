@@ -167,6 +167,102 @@ fn what_is_no_archive_is_refused() {
     }
 }
 
+/// How an index names something.
+fn entries(count: usize, digest: &Digest, name: impl Fn(usize) -> String) -> Vec<u8> {
+    let entry = |number| format!(r#"{{"digest":"{digest}","size":1{}}}"#, name(number));
+    let entries: Vec<String> = (0..count).map(entry).collect();
+    format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).into_bytes()
+}
+
+/// An archive of some index and the blobs that it leads to.
+fn layout(index: Vec<u8>, blobs: &[&[u8]]) -> Vec<u8> {
+    let names: Vec<String> = blobs.iter().map(|blob| format!("blobs/sha256/{}", Digest::of(blob).hex())).collect();
+    let mut items: Vec<Item<'_>> =
+        names.iter().zip(blobs).map(|(name, blob)| Item::File(name, blob.to_vec())).collect();
+    items.push(Item::File("index.json", index));
+    archive(&items)
+}
+
+#[test]
+fn documents_that_name_each_other_without_end_are_refused() {
+    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#.to_vec();
+    let manifest = |padding: usize, layers: &str| {
+        let (config, size) = (Digest::of(&config), config.len());
+        let text = format!(
+            r#"{{"schemaVersion":2,"config":{{"digest":"{config}","size":{size}}},"layers":[{layers}]{}}}"#,
+            " ".repeat(padding)
+        );
+        text.into_bytes()
+    };
+    let plain = manifest(0, "");
+    let unnamed = |_| String::new();
+    let named =
+        |number: usize| format!(r#","annotations":{{"io.containerd.image.name":"docker.io/library/x:{number}"}}"#);
+    // 80 000 times 80 000 ways to one manifest, and 80 000 names of an image.
+    let inner = entries(80_000, &Digest::of(&plain), unnamed);
+    let wide = entries(80_000, &Digest::of(&inner), unnamed);
+    // Few entries of much text: each name reads the document once more.
+    let padded = manifest(7_000_000, "");
+    let costly = entries(4000, &Digest::of(&padded), named);
+    // Few names of many layers each.
+    let layer = format!(r#"{{"digest":"{}","size":{}}}"#, Digest::of(&config), config.len());
+    let layered = manifest(0, &vec![layer; 1000].join(","));
+    let tall = entries(4000, &Digest::of(&layered), named);
+    let tags: Vec<String> = (0..80_000).map(|number| format!("\"x:{number}\"")).collect();
+    let tags = format!(r#"[{{"Config":"c.json","RepoTags":[{}],"Layers":[]}}]"#, tags.join(","));
+    let docker = archive(&[Item::File("c.json", config.clone()), Item::File("manifest.json", tags.into_bytes())]);
+    let cases = [
+        ("wide", layout(wide, &[&inner, &plain, &config]), "names too many images"),
+        ("names", layout(entries(5000, &Digest::of(&plain), named), &[&plain, &config]), "names too many images"),
+        ("costly", layout(costly, &[&padded, &config]), "what the archive says of its images is larger than"),
+        ("tall", layout(tall, &[&layered, &config]), "names too many layers"),
+        ("docker", docker, "names too many images"),
+    ];
+    let (_dir, store) = open();
+    let before = state(&store);
+    for (name, bytes, reason) in cases {
+        let error = import_reader(&store, bytes.as_slice()).unwrap_err();
+        assert!(error.to_string().contains(reason), "{name}: {error}");
+        assert_eq!(state(&store), before, "{name}");
+    }
+    // What is named twice is looked at once.
+    let twice = entries(2, &Digest::of(&plain), |_| named(1));
+    assert_eq!(import_reader(&store, layout(twice, &[&plain, &config]).as_slice()).unwrap().len(), 1);
+}
+
+#[test]
+fn what_an_archive_calls_itself_is_told_without_control_characters() {
+    let name = |_| r#","annotations":{"io.containerd.image.name":"a\u001b[2J:1"}"#.to_owned();
+    let (_dir, store) = open();
+    for blob in [&b"{"[..], b"{}"] {
+        let bytes = layout(entries(1, &Digest::of(blob), name), &[blob]);
+        let error = import_reader(&store, bytes.as_slice()).unwrap_err().to_string();
+        assert!(error.contains("a [2J:1") && !error.chars().any(char::is_control), "{error:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_is_named_often_is_unpacked_once() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&vec![0; 8 << 20]).unwrap();
+    let (layer, diff) = (gzip.finish().unwrap(), Digest::of(&vec![0; 8 << 20]));
+    let diffs = vec![format!("\"{diff}\""); 2000].join(",");
+    let config =
+        format!(r#"{{"architecture":"arm64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{diffs}]}}}}"#);
+    let layers = vec!["\"l\""; 2000].join(",");
+    let manifest = format!(r#"[{{"Config":"c.json","RepoTags":["x:1"],"Layers":[{layers}]}}]"#);
+    let bytes = archive(&[
+        Item::File("l", layer),
+        Item::File("c.json", config.into_bytes()),
+        Item::File("manifest.json", manifest.into_bytes()),
+    ]);
+    let (_dir, store) = open();
+    let began = std::time::Instant::now();
+    assert_eq!(import_reader(&store, bytes.as_slice()).unwrap()[0].layers.len(), 2000);
+    // 16 GB take minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
 #[test]
 fn links_between_layers_of_docker_save_are_followed() {
     let layer = b"layer bytes".to_vec();

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::ports::engine::ByteStream;
 
@@ -77,6 +78,42 @@ impl Read for StreamReader {
         let size = buffer.len().min(self.chunk.len());
         buffer[..size].copy_from_slice(&self.chunk.split_to(size));
         Ok(size)
+    }
+}
+
+/// Reads or writes until a token fires: blocking work ends by its own errors, and takes back what it left.
+pub struct Until<T> {
+    inner: T,
+    cancel: CancellationToken,
+}
+
+impl<T> Until<T> {
+    /// As `inner`, until `cancel` fires.
+    pub fn new(inner: T, cancel: &CancellationToken) -> Self {
+        Self { inner, cancel: cancel.clone() }
+    }
+
+    fn go_on(&self) -> io::Result<()> {
+        // Not `ErrorKind::Interrupted`, after which every copy loop tries again.
+        if self.cancel.is_cancelled() { Err(io::Error::other("it was interrupted")) } else { Ok(()) }
+    }
+}
+
+impl<R: Read> Read for Until<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.go_on()?;
+        self.inner.read(buffer)
+    }
+}
+
+impl<W: Write> Write for Until<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.go_on()?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
