@@ -15,7 +15,8 @@ mod provider;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -75,7 +76,7 @@ pub struct Upped {
 /// A [`Failure`] with its cause and the next command.
 pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option<Upped>, Failure> {
     let began = Instant::now();
-    let gathered = gather(ctx, desired).await?;
+    let gathered = unless_interrupted(ctx, gather(ctx, desired)).await?;
     let world = &gathered.world;
     if desired.dry_run {
         let journal = Journal::open(&world.dir, ctx.fs.clone())?;
@@ -95,6 +96,26 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
     let endpoints = result?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Some(Upped { environment: world.environment.clone(), endpoints, seconds }))
+}
+
+/// How long what only looks may go on after an interruption: a container that it looks into for a moment goes with it.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// Gives up what changes nothing when the person interrupts.
+async fn unless_interrupted<T>(ctx: &Context, look: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut look = pin!(look);
+    tokio::select! {
+        found = &mut look => found,
+        () = ctx.cancel.cancelled() => {
+            let _ = tokio::time::timeout(LAST_LOOK, look).await;
+            Err(Failure::interrupted(false))
+        }
+    }
+}
+
+/// Refuses to begin what the person has interrupted already.
+fn refuse_interrupted(ctx: &Context) -> Result<(), Failure> {
+    if ctx.cancel.is_cancelled() { Err(Failure::interrupted(false)) } else { Ok(()) }
 }
 
 /// Removes the directory of an environment where nothing is recorded as changed: it would be the only trace.
@@ -130,15 +151,17 @@ pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Resu
     }
     leftover::sweep(ctx, &world.dir);
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
+    refuse_interrupted(ctx)?;
     let credentials = gathered.credentials(ctx)?;
     let plan = gathered.plan(&journal, credentials)?;
-    let changes = show(ctx, world, gathered, &journal, &plan).await?;
+    let changes = unless_interrupted(ctx, show(ctx, world, gathered, &journal, &plan)).await?;
     let reasons = consent::reasons(gathered, &changes);
     if !reasons.is_empty()
         && let Err(refusal) = ask(reasons)
     {
         return Err(refusal);
     }
+    refuse_interrupted(ctx)?;
     let opened = opened(ctx, gathered);
     if journal.opened().is_none_or(|known| Opened { at: opened.at.clone(), ..known } != opened) || !journal.is_ready() {
         journal.append(Record::Opened(opened))?;
