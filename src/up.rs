@@ -9,6 +9,7 @@ mod kubernetes;
 mod machines;
 mod measure;
 mod minikube;
+mod names;
 mod placement;
 mod prove;
 mod provider;
@@ -28,13 +29,14 @@ use crate::error::Failure;
 use crate::event::{Action, Change, Event, Setting};
 use crate::executor::{self, RunFailure};
 use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opened, Record, VERSION};
-use crate::plan::Plan;
+use crate::plan::{Plan, id};
 use crate::step::World;
 
-pub use consent::Ask;
+pub use consent::{Ask, Asks};
 pub use drift::{drift, told};
 pub use gather::{Gathered, gather};
 pub use kubernetes::wanted as kubernetes;
+pub use names::Sudo;
 
 /// The desired state, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,19 +76,19 @@ pub struct Upped {
 ///
 /// # Errors
 /// A [`Failure`] with its cause and the next command.
-pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option<Upped>, Failure> {
+pub async fn up(ctx: &Context, desired: &Desired, asks: Asks<'_>) -> Result<Option<Upped>, Failure> {
     let began = Instant::now();
     let gathered = unless_interrupted(ctx, gather(ctx, desired)).await?;
     let world = &gathered.world;
     if desired.dry_run {
         let journal = Journal::open(&world.dir, ctx.fs.clone())?;
         let plan = gathered.plan(&journal, gathered.known_credentials(ctx)?)?;
-        show(ctx, world, &gathered, &journal, &plan).await?;
+        show(ctx, &gathered, &journal, &plan, asks.sudo).await?;
         return Ok(None);
     }
     let lock = lock(ctx, world, "up")?;
     let result = match journal::make_room(&*ctx.fs, &world.dir) {
-        Ok(()) => carry_out(ctx, &gathered, ask).await,
+        Ok(()) => carry_out(ctx, &gathered, asks).await,
         Err(error) => Err(error.into()),
     };
     if result.is_err() {
@@ -143,7 +145,7 @@ pub fn lock(ctx: &Context, world: &World, verb: &str) -> Result<EnvironmentLock,
 ///
 /// # Errors
 /// As [`up`].
-pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Result<Vec<Endpoint>, Failure> {
+pub async fn carry_out(ctx: &Context, gathered: &Gathered, asks: Asks<'_>) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
     let stopped = orphans::end(&*world.engine, &*ctx.clock, &world.environment).await?;
     if stopped > 0 {
@@ -153,13 +155,17 @@ pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Resu
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     refuse_interrupted(ctx)?;
     let credentials = gathered.credentials(ctx)?;
-    let plan = gathered.plan(&journal, credentials)?;
-    let changes = unless_interrupted(ctx, show(ctx, world, gathered, &journal, &plan)).await?;
+    let mut plan = gathered.plan(&journal, credentials)?;
+    let mut changes = unless_interrupted(ctx, show(ctx, gathered, &journal, &plan, asks.sudo)).await?;
     let reasons = consent::reasons(gathered, &changes);
     if !reasons.is_empty()
-        && let Err(refusal) = ask(reasons)
+        && let Err(refusal) = (asks.consent)(reasons)
     {
         return Err(refusal);
+    }
+    names::ask(gathered, asks.sudo, &mut changes).await?;
+    if !changes.iter().any(|change| change.step == id::HOSTS) {
+        plan.graph = plan.graph.without(id::HOSTS);
     }
     refuse_interrupted(ctx)?;
     let opened = opened(ctx, gathered);
@@ -203,12 +209,13 @@ fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
 /// Finds out what each step would do, and shows it.
 async fn show(
     ctx: &Context,
-    world: &World,
     gathered: &Gathered,
     journal: &Journal,
     plan: &Plan,
+    sudo: Sudo<'_>,
 ) -> Result<Vec<Change>, Failure> {
-    let changes = observe(world, plan).await?;
+    let mut changes = observe(&gathered.world, plan).await?;
+    names::settle(gathered, journal, sudo, &mut changes);
     let settings = journal.opened().map(|before| settings(&before, gathered)).unwrap_or_default();
     ctx.events.emit(Event::Plan { summary: gathered.summary(), settings, changes: changes.clone() });
     Ok(changes)
