@@ -92,7 +92,7 @@ pub struct Context {
     pub events: EventSink,
     /// Where secret values are registered, so that no event or message shows them.
     pub redactor: Redactor,
-    /// Fires on Ctrl-C and SIGTERM.
+    /// Fires on Ctrl-C, SIGTERM and the end of the terminal.
     pub cancel: CancellationToken,
     /// Small files.
     pub fs: Arc<dyn HostFs>,
@@ -117,25 +117,50 @@ impl Context {
         }
     }
 
-    /// The user's own kubeconfig file, the first of `KUBECONFIG` or `~/.kube/config`.
+    /// The user's own kubeconfig file, the first of [`Context::user_kubeconfigs`].
     pub fn user_kubeconfig(&self) -> PathBuf {
-        self.vars
-            .get("KUBECONFIG")
-            .and_then(|list| std::env::split_paths(list).find(|path| !path.as_os_str().is_empty()))
-            .unwrap_or_else(|| self.dirs.home.join(".kube").join("config"))
+        self.listed_kubeconfigs().next().unwrap_or_else(|| self.default_kubeconfig())
     }
 
-    /// All of the user's kubeconfig files, in kubectl's order.
+    /// All of the user's kubeconfig files, in kubectl's order: those of `KUBECONFIG`, else `~/.kube/config`. What
+    /// `devstack env` has put there is an environment's own file and not the user's.
     pub fn user_kubeconfigs(&self) -> Vec<PathBuf> {
-        let listed = self
-            .vars
-            .get("KUBECONFIG")
-            .map(|list| std::env::split_paths(list).filter(|path| !path.as_os_str().is_empty()).collect::<Vec<_>>());
-        listed.filter(|files| !files.is_empty()).unwrap_or_else(|| vec![self.user_kubeconfig()])
+        let listed: Vec<PathBuf> = self.listed_kubeconfigs().collect();
+        if listed.is_empty() { vec![self.default_kubeconfig()] } else { listed }
+    }
+
+    fn listed_kubeconfigs(&self) -> impl Iterator<Item = PathBuf> {
+        let listed = std::env::split_paths(self.vars.get("KUBECONFIG").unwrap_or_default());
+        listed.filter(|path| !path.as_os_str().is_empty() && !path.starts_with(&self.dirs.state))
+    }
+
+    fn default_kubeconfig(&self) -> PathBuf {
+        self.dirs.home.join(".kube").join("config")
     }
 
     /// The hosts file to manage: `DEVSTACK_HOSTS_FILE`, else the system's.
     pub fn hosts_file(&self) -> PathBuf {
         self.vars.get("DEVSTACK_HOSTS_FILE").map_or_else(|| Path::new("/etc/hosts").to_path_buf(), PathBuf::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::fake::{self, FakeClock, FakeFs};
+
+    #[test]
+    fn the_kubeconfig_of_an_environment_is_not_the_users() {
+        let mut ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let own = ctx.dirs.environment("a").join("kubeconfig").display().to_string();
+        let home = ctx.dirs.home.join(".kube/config");
+        let mut files = |list: &str| {
+            ctx.vars = Vars::from([("KUBECONFIG", list)]);
+            assert_eq!(ctx.user_kubeconfigs().first(), Some(&ctx.user_kubeconfig()));
+            ctx.user_kubeconfigs()
+        };
+        assert_eq!(files(""), std::slice::from_ref(&home));
+        assert_eq!(files(&own), [home], "as after eval \"$(devstack env)\"");
+        assert_eq!(files(&format!("{own}::/work:/lab")), [Path::new("/work"), Path::new("/lab")]);
     }
 }

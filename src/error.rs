@@ -94,9 +94,6 @@ pub struct Report {
     /// The exit code.
     #[serde(serialize_with = "as_number")]
     pub exit: ExitCode,
-    /// Whether there is nobody to tell: the reader of the output went away.
-    #[serde(skip)]
-    silent: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -116,7 +113,6 @@ impl Failure {
             kept: None,
             log: None,
             exit,
-            silent: false,
         }))
     }
 
@@ -135,13 +131,8 @@ impl Failure {
         }
     }
 
-    /// Writing the command's output failed. A reader that went away (`devstack … | head`) is no failure.
+    /// Writing the command's output failed.
     pub fn of_output(error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            let mut failure = Self::new(ExitCode::Done, "the reader of the output went away");
-            failure.silent = true;
-            return failure;
-        }
         Self::new(ExitCode::Failed, "cannot write the output").cause(error.to_string())
     }
 
@@ -187,11 +178,6 @@ impl Failure {
             self.log = path.map(Path::to_path_buf);
         }
         self
-    }
-
-    /// Whether nothing shall be printed.
-    pub fn is_silent(&self) -> bool {
-        self.silent
     }
 
     /// The failure as a person reads it: the message, then one labelled line for each thing known.
@@ -346,15 +332,5 @@ mod tests {
           log   /state/logs/1.jsonl
         ");
         insta::assert_snapshot!(serde_json::to_string(&failure).unwrap(), @r#"{"message":"minio crashed twice: waiting cannot help","causes":["the node's CPU lacks x86-64-v2"],"check":"cpu.x86-64-level","proof":["Fatal glibc error:\nCPU does not support x86-64-v2\n"],"hints":["devstack up s3www --set minio.image=…"],"kept":"the cluster; `up` resumes here, `down` removes it","log":"/state/logs/1.jsonl","exit":1}"#);
-    }
-
-    #[test]
-    fn a_reader_that_went_away_is_no_failure() {
-        let gone = Failure::of_output(&std::io::ErrorKind::BrokenPipe.into());
-        assert!(gone.is_silent());
-        assert_eq!(gone.exit.code(), 0);
-        let full = Failure::of_output(&std::io::ErrorKind::StorageFull.into());
-        assert!(!full.is_silent());
-        assert_eq!(full.exit.code(), 1);
     }
 }

@@ -94,6 +94,13 @@ impl<S> Graph<S> {
         &self.nodes
     }
 
+    /// Without a step that no other one needs.
+    #[must_use]
+    pub fn without(mut self, id: &str) -> Self {
+        self.nodes.retain(|node| node.id != id);
+        self
+    }
+
     /// The nodes, each after what it needs.
     pub fn into_nodes(self) -> Vec<Node<S>> {
         self.nodes

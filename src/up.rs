@@ -9,13 +9,15 @@ mod kubernetes;
 mod machines;
 mod measure;
 mod minikube;
+mod names;
 mod placement;
 mod prove;
 mod provider;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -27,13 +29,14 @@ use crate::error::Failure;
 use crate::event::{Action, Change, Event, Setting};
 use crate::executor::{self, RunFailure};
 use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opened, Record, VERSION};
-use crate::plan::Plan;
+use crate::plan::{Plan, id};
 use crate::step::World;
 
-pub use consent::{Ask, long_build, substitutes};
+pub use consent::{Ask, Asks, long_build, substitutes};
 pub use drift::{drift, told};
 pub use gather::{Gathered, gather};
 pub use kubernetes::wanted as kubernetes;
+pub use names::Sudo;
 
 /// The desired state, as the command line says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,19 +76,19 @@ pub struct Upped {
 ///
 /// # Errors
 /// A [`Failure`] with its cause and the next command.
-pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option<Upped>, Failure> {
+pub async fn up(ctx: &Context, desired: &Desired, asks: Asks<'_>) -> Result<Option<Upped>, Failure> {
     let began = Instant::now();
-    let gathered = gather(ctx, desired).await?;
+    let gathered = unless_interrupted(ctx, gather(ctx, desired)).await?;
     let world = &gathered.world;
     if desired.dry_run {
         let journal = Journal::open(&world.dir, ctx.fs.clone())?;
         let plan = gathered.plan(&journal, gathered.known_credentials(ctx)?)?;
-        show(ctx, world, &gathered, &journal, &plan).await?;
+        show(ctx, &gathered, &journal, &plan, asks.sudo).await?;
         return Ok(None);
     }
     let lock = lock(ctx, world, "up")?;
     let result = match journal::make_room(&*ctx.fs, &world.dir) {
-        Ok(()) => carry_out(ctx, &gathered, ask).await,
+        Ok(()) => carry_out(ctx, &gathered, asks).await,
         Err(error) => Err(error.into()),
     };
     if result.is_err() {
@@ -95,6 +98,26 @@ pub async fn up(ctx: &Context, desired: &Desired, ask: Ask<'_>) -> Result<Option
     let endpoints = result?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Some(Upped { environment: world.environment.clone(), endpoints, seconds }))
+}
+
+/// How long what only looks may go on after an interruption: a container that it looks into for a moment goes with it.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// Gives up what changes nothing when the person interrupts.
+async fn unless_interrupted<T>(ctx: &Context, look: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut look = pin!(look);
+    tokio::select! {
+        found = &mut look => found,
+        () = ctx.cancel.cancelled() => {
+            let _ = tokio::time::timeout(LAST_LOOK, look).await;
+            Err(Failure::interrupted(false))
+        }
+    }
+}
+
+/// Refuses to begin what the person has interrupted already.
+fn refuse_interrupted(ctx: &Context) -> Result<(), Failure> {
+    if ctx.cancel.is_cancelled() { Err(Failure::interrupted(false)) } else { Ok(()) }
 }
 
 /// Removes the directory of an environment where nothing is recorded as changed: it would be the only trace.
@@ -122,7 +145,7 @@ pub fn lock(ctx: &Context, world: &World, verb: &str) -> Result<EnvironmentLock,
 ///
 /// # Errors
 /// As [`up`].
-pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Result<Vec<Endpoint>, Failure> {
+pub async fn carry_out(ctx: &Context, gathered: &Gathered, asks: Asks<'_>) -> Result<Vec<Endpoint>, Failure> {
     let world = &gathered.world;
     let stopped = orphans::end(&*world.engine, &*ctx.clock, &world.environment).await?;
     if stopped > 0 {
@@ -130,15 +153,21 @@ pub async fn carry_out(ctx: &Context, gathered: &Gathered, ask: Ask<'_>) -> Resu
     }
     leftover::sweep(ctx, &world.dir);
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
+    refuse_interrupted(ctx)?;
     let credentials = gathered.credentials(ctx)?;
-    let plan = gathered.plan(&journal, credentials)?;
-    let changes = show(ctx, world, gathered, &journal, &plan).await?;
+    let mut plan = gathered.plan(&journal, credentials)?;
+    let mut changes = unless_interrupted(ctx, show(ctx, gathered, &journal, &plan, asks.sudo)).await?;
     let reasons = consent::reasons(gathered, &changes);
     if !reasons.is_empty()
-        && let Err(refusal) = ask(reasons)
+        && let Err(refusal) = (asks.consent)(reasons)
     {
         return Err(refusal);
     }
+    names::ask(gathered, asks.sudo, &mut changes).await?;
+    if !changes.iter().any(|change| change.step == id::HOSTS) {
+        plan.graph = plan.graph.without(id::HOSTS);
+    }
+    refuse_interrupted(ctx)?;
     let opened = opened(ctx, gathered);
     if journal.opened().is_none_or(|known| Opened { at: opened.at.clone(), ..known } != opened) || !journal.is_ready() {
         journal.append(Record::Opened(opened))?;
@@ -180,12 +209,13 @@ fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
 /// Finds out what each step would do, and shows it.
 async fn show(
     ctx: &Context,
-    world: &World,
     gathered: &Gathered,
     journal: &Journal,
     plan: &Plan,
+    sudo: Sudo<'_>,
 ) -> Result<Vec<Change>, Failure> {
-    let changes = observe(world, plan).await?;
+    let mut changes = observe(&gathered.world, plan).await?;
+    names::settle(gathered, journal, sudo, &mut changes);
     let settings = journal.opened().map(|before| settings(&before, gathered)).unwrap_or_default();
     ctx.events.emit(Event::Plan { summary: gathered.summary(), settings, changes: changes.clone() });
     Ok(changes)

@@ -7,6 +7,7 @@ mod block;
 
 use std::path::{Path, PathBuf};
 
+use block::has;
 pub use block::{Conflict, Entry, EntryError, State, blocks, conflicts, has_block, state, with_block, without_block};
 
 pub use super::privilege::Access;
@@ -65,6 +66,13 @@ pub enum HostsError {
     Entry(#[from] EntryError),
 }
 
+impl HostsError {
+    /// Whether this account did not get the right to change the file. The file itself is well.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::Password { .. } | Self::Helper { .. })
+    }
+}
+
 impl Advise for HostsError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -94,7 +102,22 @@ pub async fn access(ctx: &Context, runner: &dyn Runner, file: &Path) -> Access {
     if file != Path::new(SYSTEM_FILE) {
         return Access::Unavailable;
     }
-    sudo(ctx, runner).await
+    sudo(runner).await
+}
+
+/// Has sudo ask for its password now, where it needs one to take the blocks of these environments out and there is a
+/// terminal to ask on. What it does not get, the change itself is refused for.
+pub async fn unlock(ctx: &Context, runner: &dyn Runner, environments: &[String]) {
+    let file = ctx.hosts_file();
+    let text = read(ctx, &file).unwrap_or_default();
+    let has_names = |environment: &String| has(&text, environment);
+    if ctx.options.interactive
+        && environments.iter().any(has_names)
+        && access(ctx, runner, &file).await == (Access::Sudo { passwordless: false })
+    {
+        ctx.events.note(format!("taking names out of {} needs sudo", file.display()));
+        privilege::authenticate(runner).await;
+    }
 }
 
 /// The file's bytes; none where it does not exist.
@@ -121,9 +144,7 @@ pub async fn set(
     environment: &str,
     entries: &[Entry],
 ) -> Result<bool, HostsError> {
-    let before = read(ctx, file)?;
-    let after = with_block(&before, environment, entries);
-    change(ctx, runner, file, environment, Some(entries), &before, &after).await
+    change(ctx, runner, file, environment, Some(entries)).await
 }
 
 /// Takes the environment's block out; `false` where there is none.
@@ -131,9 +152,15 @@ pub async fn set(
 /// # Errors
 /// The file cannot be changed; then it is as it was.
 pub async fn remove(ctx: &Context, runner: &dyn Runner, file: &Path, environment: &str) -> Result<bool, HostsError> {
-    let before = read(ctx, file)?;
-    let after = without_block(&before, environment);
-    change(ctx, runner, file, environment, None, &before, &after).await
+    change(ctx, runner, file, environment, None).await
+}
+
+/// The file's bytes with the environment's block as it should be: these entries, or none at all.
+fn edited(text: &[u8], environment: &str, entries: Option<&[Entry]>) -> Vec<u8> {
+    match entries {
+        Some(entries) => with_block(text, environment, entries),
+        None => without_block(text, environment),
+    }
 }
 
 async fn change(
@@ -142,17 +169,16 @@ async fn change(
     file: &Path,
     environment: &str,
     entries: Option<&[Entry]>,
-    before: &[u8],
-    after: &[u8],
 ) -> Result<bool, HostsError> {
-    if before == after {
+    let is_right = |text: &[u8]| edited(text, environment, entries) == text;
+    if is_right(&read(ctx, file)?) {
         return Ok(false);
     }
     let owned = || file.to_path_buf();
     match access(ctx, runner, file).await {
-        Access::Direct => write(ctx, file, after)?,
-        Access::Sudo { passwordless: false } => return Err(HostsError::Password { file: owned() }),
-        Access::Unavailable => return Err(HostsError::Denied { file: owned() }),
+        Access::Direct => rewrite(ctx, file, environment, entries),
+        Access::Sudo { passwordless: false } => Err(HostsError::Password { file: owned() }),
+        Access::Unavailable => Err(HostsError::Denied { file: owned() }),
         Access::Sudo { passwordless: true } => {
             let cmd = helper(file, environment, entries).map_err(|source| HostsError::File {
                 action: "find the program that writes",
@@ -160,13 +186,10 @@ async fn change(
                 source,
             })?;
             runner.run(&cmd).await.map_err(|source| HostsError::Helper { file: owned(), source })?;
-            // The helper's status is not the proof; the file is.
-            if read(ctx, file)? != after {
-                return Err(HostsError::Denied { file: owned() });
-            }
+            // The helper's status is not the proof; the block is. The rest of the file is anybody's.
+            if is_right(&read(ctx, file)?) { Ok(true) } else { Err(HostsError::Denied { file: owned() }) }
         }
     }
-    Ok(true)
 }
 
 /// The privileged command, as it can be shown before it runs.
@@ -194,32 +217,32 @@ pub fn write_block(
     if file != Path::new(SYSTEM_FILE) && (elevated || file != ctx.hosts_file()) {
         return Err(HostsError::NotTheFile { file: file.to_path_buf() });
     }
-    let before = read(ctx, file)?;
-    let after = match lines {
-        None => without_block(&before, environment),
-        Some(lines) => {
-            let entries = lines.lines().map(str::parse).collect::<Result<Vec<Entry>, _>>()?;
-            with_block(&before, environment, &entries)
-        }
-    };
+    let parsed = lines.map(|lines| lines.lines().map(str::parse).collect::<Result<Vec<Entry>, _>>());
+    rewrite(ctx, file, environment, parsed.transpose()?.as_deref())
+}
+
+/// Edits the file as it is now, and lets no other devstack edit it meanwhile: of two that read the same text, the second
+/// would take the first one's block away. `false` where nothing is to be done.
+fn rewrite(ctx: &Context, file: &Path, environment: &str, entries: Option<&[Entry]>) -> Result<bool, HostsError> {
+    let failed = |source| HostsError::File { action: "write", file: file.to_path_buf(), source };
+    let target = ctx.fs.resolve(file).map_err(failed)?;
+    let Some(dir) = target.parent() else { return Err(failed(std::io::ErrorKind::InvalidInput.into())) };
+    let lock = ctx.fs.lock(dir).map_err(failed)?;
+    let before = read(ctx, &target)?;
+    let after = edited(&before, environment, entries);
     if before == after {
         return Ok(false);
     }
-    write(ctx, file, &after)?;
-    Ok(true)
-}
-
-fn write(ctx: &Context, file: &Path, bytes: &[u8]) -> Result<(), HostsError> {
-    let failed = |source| HostsError::File { action: "write", file: file.to_path_buf(), source };
-    let target = ctx.fs.resolve(file).map_err(failed)?;
     // Only who may write the system's file may remove what a killed writer left beside it.
-    if let (Some(dir), Some(name)) = (target.parent(), target.file_name().and_then(|name| name.to_str())) {
+    if let Some(name) = target.file_name().and_then(|name| name.to_str()) {
         for left in abandoned(&*ctx.fs, dir, Some(name)).unwrap_or_default() {
             let _ = ctx.fs.remove(&left);
         }
     }
     let mode = ctx.fs.mode(&target).map_err(failed)?.unwrap_or(0o644);
-    ctx.fs.write(&target, bytes, mode).map_err(failed)
+    ctx.fs.write(&target, &after, mode).map_err(failed)?;
+    drop(lock);
+    Ok(true)
 }
 
 #[cfg(test)]

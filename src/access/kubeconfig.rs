@@ -227,32 +227,33 @@ fn load(fs: &dyn HostFs, file: &Path) -> Result<(Option<String>, Value), Kubecon
 fn change(
     fs: &dyn HostFs,
     file: &Path,
-    edit: impl FnOnce(edit::Text, &Value) -> Option<edit::Text>,
+    edit: impl Fn(edit::Text, &Value) -> Option<edit::Text>,
 ) -> Result<bool, KubeconfigError> {
     let target = fs.resolve(file).map_err(|source| io("read", file, source))?;
-    let (text, config) = load(fs, &target)?;
-    let before = edit::Text::new(text.clone().unwrap_or_default(), config.clone());
-    let unchanged = |after: &Option<edit::Text>| {
-        after.as_ref().is_some_and(|after| text.as_deref().unwrap_or_default() == after.text())
+    // What the file shall be, and whether it exists and is that already.
+    let look = || -> Result<(Option<edit::Text>, bool, bool), KubeconfigError> {
+        let (text, config) = load(fs, &target)?;
+        let exists = text.is_some();
+        let text = text.unwrap_or_default();
+        let after = edit(edit::Text::new(text.clone(), config.clone()), &config);
+        let is_right = after.as_ref().is_some_and(|after| after.text() == text);
+        Ok((after, exists, is_right))
     };
-    let after = edit(before, &config);
-    if unchanged(&after) {
+    // Where nothing is to be done no lock is made, which would need the right to write.
+    let (_, exists, is_right) = look()?;
+    if is_right {
         release_abandoned(fs, &target)?;
         return Ok(false);
     }
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let (Some(parent), None) = (parent, &text) {
+    if let (Some(parent), false) = (parent, exists) {
         fs.create_dir(parent).map_err(|source| io("write", file, source))?;
     }
     let lock = Lock::take(fs, &target)?;
-    let (again, _) = load(fs, &target)?;
-    if again != text {
-        drop(lock);
-        return Err(KubeconfigError::File {
-            action: "write",
-            file: target,
-            source: std::io::Error::other("another program changed it at the same time"),
-        });
+    // Whoever held the lock until now may have changed the file.
+    let (after, _, is_right) = look()?;
+    if is_right {
+        return Ok(false);
     }
     let mode = fs.mode(&target).map_err(|source| io("read", file, source))?.unwrap_or(0o600);
     match &after {
@@ -281,8 +282,7 @@ fn io(action: &'static str, file: &Path, source: std::io::Error) -> KubeconfigEr
 pub fn release_abandoned(fs: &dyn HostFs, file: &Path) -> Result<(), KubeconfigError> {
     let target = fs.resolve(file).map_err(|source| io("read", file, source))?;
     let path = Lock::beside(&target);
-    let holder = fs.read(&path).map_err(|source| io("lock", file, source))?;
-    if holder.is_some_and(|holder| is_abandoned(&holder)) {
+    if is_abandoned(fs, &path) {
         fs.remove(&path).map_err(|source| io("lock", file, source))?;
     }
     Ok(())
@@ -311,8 +311,7 @@ impl<'a> Lock<'a> {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(io("lock", file, source)),
             }
-            let holder = fs.read(&path).map_err(|source| io("lock", file, source))?;
-            if holder.is_some_and(|holder| is_abandoned(&holder)) {
+            if is_abandoned(fs, &path) {
                 fs.remove(&path).map_err(|source| io("lock", file, source))?;
             } else {
                 std::thread::sleep(LOCK_PAUSE);
@@ -329,10 +328,12 @@ impl Drop for Lock<'_> {
     }
 }
 
-/// Whether a lock is that of a devstack which is gone, or of this process (of an attempt that was given up).
-fn is_abandoned(holder: &[u8]) -> bool {
+/// Whether a lock is that of a devstack which is gone, or of this process (of an attempt that was given up). One that
+/// cannot be read is kubectl's, whose locks nobody may read.
+fn is_abandoned(fs: &dyn HostFs, lock: &Path) -> bool {
+    let holder = fs.read(lock).ok().flatten().unwrap_or_default();
     let pid =
-        std::str::from_utf8(holder).ok().and_then(|text| text.strip_prefix("devstack ")?.trim().parse::<u32>().ok());
+        std::str::from_utf8(&holder).ok().and_then(|text| text.strip_prefix("devstack ")?.trim().parse::<u32>().ok());
     pid.is_some_and(|pid| pid == std::process::id() || !is_alive(pid))
 }
 

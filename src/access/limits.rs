@@ -141,7 +141,7 @@ impl Advise for LimitError {
 
 /// How a limit can be set by this account, now.
 pub async fn access(ctx: &Context, runner: &dyn Runner, limit: Limit) -> Access {
-    if ctx.fs.settable(&limit.file()) { Access::Direct } else { sudo(ctx, runner).await }
+    if ctx.fs.settable(&limit.file()) { Access::Direct } else { sudo(runner).await }
 }
 
 /// The limit; `None` where the kernel has none of this name.

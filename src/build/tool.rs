@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::builder::{Builder, Output, Scratch, oci};
 use super::error::{BuildError, Unmet};
 use super::needs::this_machine;
-use super::recipe::{Gives, Id, Kind, Recipe};
+use super::recipe::{Id, Kind, Recipe};
 use super::recipes::LOCAL_REGISTRY;
 use crate::oci::{ImageSpec, Layer, RunConfig, Source, StoredImage, assemble};
 

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use super::Session;
 use super::session::Runtime;
+use crate::access::hosts;
 use crate::down::{self, Downed, Several};
 use crate::error::{ExitCode, Failure};
+use crate::ports::runner::ProcessRunner;
 use crate::ui::confirm::Question;
 
 /// Arguments of `devstack down`.
@@ -51,6 +53,7 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
                 privilege: false,
             })
         };
+        hosts::unlock(ctx, &ProcessRunner::new(ctx.cancel.clone(), "down"), &names).await;
         let mut several = Several::default();
         for name in &names {
             several.add(name, down::down(ctx, name, args.keep_cluster, &ask).await)?;

@@ -98,6 +98,7 @@ async fn remove(session: &Session) -> Result<ExitCode, Failure> {
                 .to_owned(),
             privilege: true,
         })?;
+        hosts::unlock(ctx, &runner, std::slice::from_ref(&environment)).await;
     }
     let removed = hosts::remove(ctx, &runner, &file, &environment).await?;
     let text = if removed {

@@ -1,6 +1,8 @@
 //! One run of devstack: what a verb gets to work with, its runtime, and how it ends.
 
 use std::io::IsTerminal as _;
+#[cfg(unix)]
+use std::path::Path;
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,6 +10,7 @@ use super::{Cli, Global};
 use crate::context::{Context, Dirs, Options, Vars};
 use crate::environments;
 use crate::error::{ExitCode, Failure};
+use crate::ports::HostFs;
 use crate::redact::Redactor;
 use crate::ui::handle::{Setup, early_failure};
 use crate::ui::log::RunLog;
@@ -54,7 +57,7 @@ impl Session {
             .map_err(|error| Failure::new(ExitCode::Failed, "cannot start the runtime").cause(error.to_string()))?;
         // Another part of the process may have chosen the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        watch_signals(self.ctx.cancel.clone())?;
+        watch_signals(self.ctx.cancel.clone(), &*self.ctx.fs)?;
         let result = runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -65,7 +68,10 @@ impl Session {
         // What still runs in the background has nobody waiting for it.
         runtime.shutdown_background();
         match result {
-            Err(_) if self.ctx.cancel.is_cancelled() => Err(Failure::interrupted(self.changes)),
+            // Who was interrupted before a change says so.
+            Err(failure) if self.ctx.cancel.is_cancelled() && failure.exit != ExitCode::Interrupted => {
+                Err(Failure::interrupted(self.changes))
+            }
             other => other,
         }
     }
@@ -144,14 +150,14 @@ fn is_root() -> bool {
     false
 }
 
-/// Turns the first SIGINT or SIGTERM into a cancellation and ends the process on the second. It has a thread and a
-/// runtime of its own, so that a verb that is busy cannot keep a person from stopping it.
-fn watch_signals(cancel: CancellationToken) -> Result<(), Failure> {
+/// Turns the first SIGINT, SIGTERM or SIGHUP into a cancellation and ends the process on the second. It has a thread and
+/// a runtime of its own, so that a verb that is busy cannot keep a person from stopping it.
+fn watch_signals(cancel: CancellationToken, fs: &dyn HostFs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(ExitCode::Failed, "cannot watch for interruptions").cause(error.to_string())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let mut signals = runtime.block_on(async { Signals::new() }).map_err(failed)?;
+    let mut signals = runtime.block_on(async { Signals::new(fs) }).map_err(failed)?;
     std::thread::spawn(move || {
         runtime.block_on(async {
             signals.next().await;
@@ -173,21 +179,49 @@ fn stop_at_once() {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// The terminal was closed; `None` where that is no reason to stop.
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(fs: &dyn HostFs) -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if outlives_terminal(fs) { None } else { Some(signal(SignalKind::hangup())?) },
+        })
     }
 
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hangup => {}
         }
     }
+}
+
+/// Whether this process was started to outlive its terminal (`nohup`): it was given a SIGHUP that is ignored. Where the
+/// system does not tell, nohup's other mark counts: standard error is no terminal.
+#[cfg(unix)]
+fn outlives_terminal(fs: &dyn HostFs) -> bool {
+    let status = fs.read(Path::new("/proc/self/status")).ok().flatten();
+    status.map_or_else(|| !std::io::stderr().is_terminal(), |status| ignores_hangup(&String::from_utf8_lossy(&status)))
+}
+
+/// Whether the first bit is set, SIGHUP's, of the signals that the kernel says are ignored.
+#[cfg(unix)]
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(not(unix))]
@@ -196,7 +230,7 @@ struct Signals;
 #[cfg(not(unix))]
 impl Signals {
     #[expect(clippy::unnecessary_wraps, reason = "the Unix form can fail")]
-    fn new() -> std::io::Result<Self> {
+    fn new(_fs: &dyn HostFs) -> std::io::Result<Self> {
         Ok(Self)
     }
 
@@ -205,5 +239,18 @@ impl Signals {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_shall_outlive_its_terminal_is_known() {
+        for (mask, ignored) in [("0000000000000001", true), ("0000000000001001", true), ("0000000000001000", false)] {
+            assert_eq!(ignores_hangup(&format!("SigBlk:\t0000000000000001\nSigIgn:\t{mask}\n")), ignored, "{mask}");
+        }
+        assert!(!ignores_hangup("Name:\tdevstack\n"));
     }
 }

@@ -6,7 +6,7 @@ use super::Session;
 use super::session::Runtime;
 use crate::error::{ExitCode, Failure};
 use crate::ui::confirm::Question;
-use crate::up::{self, Desired};
+use crate::up::{self, Asks, Desired, Sudo};
 
 /// Arguments of `devstack up`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +32,9 @@ pub struct Args {
     /// Ask no registry
     #[arg(long)]
     pub offline: bool,
+    /// Let sudo add the names to the hosts file; otherwise you are asked, and without a terminal they are left out
+    #[arg(long)]
+    pub sudo: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -65,8 +68,23 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             privilege: false,
         })
     };
+    let ask_sudo = |what: Vec<String>| {
+        session.ui.confirm(&Question {
+            what,
+            ask: "Change the hosts file with sudo".to_owned(),
+            explain: "Only root may write the file. devstack runs itself with sudo for this one change and checks \
+                      every line again before it writes. Without the names every *.localhost URL works all the same."
+                .to_owned(),
+            privilege: true,
+        })
+    };
+    let sudo = match args.sudo {
+        true => Sudo::Allowed,
+        false if session.ctx.options.interactive => Sudo::Ask(&ask_sudo),
+        false => Sudo::Nobody,
+    };
     session.block_on(Runtime::Parallel, async {
-        if let Some(upped) = up::up(&session.ctx, &desired, &ask).await? {
+        if let Some(upped) = up::up(&session.ctx, &desired, Asks { consent: &ask, sudo }).await? {
             session.ui.result(up::result(&upped), &text(&upped))?;
         }
         Ok(ExitCode::Done)

@@ -174,7 +174,7 @@ impl Images {
             return Ok(image);
         }
         // The engine writes the short form of a name into its archives, and none for a digest.
-        self.name(choice, image.manifest, choice.digest.as_ref())
+        self.name(choice, image.manifest, choice.digest.as_ref()).map_err(store_error(reference))
     }
 
     async fn pull(
@@ -196,7 +196,7 @@ impl Images {
             .try_collect::<()>()
             .await?;
         self.store.put_bytes(&found.document.bytes).map_err(store_error(reference))?;
-        self.name(choice, found.descriptor(), Some(&found.digest))
+        self.name(choice, found.descriptor(), Some(&found.digest)).map_err(store_error(reference))
     }
 
     /// Names what has arrived, with the digest that it was pulled by.
@@ -205,9 +205,9 @@ impl Images {
         choice: &Choice,
         mut manifest: Descriptor,
         pulled_by: Option<&Digest>,
-    ) -> Result<StoredImage, ObtainError> {
+    ) -> Result<StoredImage, OciError> {
         manifest.annotations.extend(pulled_by.map(|digest| (oci::PULLED_BY.to_owned(), digest.to_string())));
-        self.store.tag(&choice.reference, &choice.platform, &manifest).map_err(store_error(&choice.reference))
+        self.store.tag(&choice.reference, &choice.platform, &manifest)
     }
 
     /// Fetches one blob. A blob that came whole and is not what it should be is fetched once more from the start.

@@ -2,8 +2,10 @@
 //!
 //! Blobs and archives do not go through this port; they are streamed by `oci`.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::ports::process::is_alive;
 
@@ -38,7 +40,18 @@ pub trait HostFs: Send + Sync {
     fn set(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Whether this account may give it a value.
     fn settable(&self, path: &Path) -> bool;
+    /// Keeps every other devstack on this machine, of whichever account, from changing the files of a directory under
+    /// such a lock of its own, until it is dropped; waits for one that does. Nothing is made or changed.
+    fn lock(&self, dir: &Path) -> io::Result<DirLock>;
 }
+
+/// How long a lock that another devstack holds is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// See [`HostFs::lock`]; goes with a kill as well.
+#[derive(Debug, Default)]
+pub struct DirLock(#[expect(dead_code, reason = "open as long as the lock is held")] Option<File>);
 
 /// The machine's own file system.
 #[derive(Debug, Default, Clone, Copy)]
@@ -47,7 +60,7 @@ pub struct RealFs;
 impl RealFs {
     fn sync_parent(path: &Path) -> io::Result<()> {
         match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => std::fs::File::open(parent)?.sync_all(),
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
             _ => Ok(()),
         }
     }
@@ -194,6 +207,26 @@ impl HostFs for RealFs {
 
     fn settable(&self, path: &Path) -> bool {
         std::fs::OpenOptions::new().write(true).open(path).is_ok()
+    }
+
+    // A directory stays what it is when a file in it is replaced by a rename, and may be opened by who may not write it.
+    fn lock(&self, dir: &Path) -> io::Result<DirLock> {
+        let Ok(file) = File::open(dir) else { return Ok(DirLock::default()) };
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(DirLock(Some(file))),
+                // A file system without locks is no reason to change nothing.
+                Err(TryLockError::Error(_)) => return Ok(DirLock::default()),
+                Err(TryLockError::WouldBlock) if began.elapsed() > LOCK_PATIENCE => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::WouldBlock,
+                        "another program holds a lock on its directory",
+                    ));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
     }
 }
 

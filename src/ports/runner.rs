@@ -34,6 +34,9 @@ pub struct Cmd {
     pub stdin: Vec<u8>,
     /// The longest it may take; unbounded when `None`.
     pub timeout: Option<Duration>,
+    /// Whether it talks to the person at the terminal itself. It reads devstack's own input then, and belongs to its
+    /// process group: a terminal stops whatever reads from it in the background.
+    pub terminal: bool,
 }
 
 impl Cmd {
@@ -74,6 +77,13 @@ impl Cmd {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Lets it talk to the person at the terminal.
+    #[must_use]
+    pub fn on_terminal(mut self) -> Self {
+        self.terminal = true;
         self
     }
 
@@ -235,12 +245,18 @@ impl Runner for ProcessRunner {
             .envs(cmd.env.iter().map(|(name, value)| (name, value)))
             .env(OWNER_VARIABLE, &self.owner)
             .env(PARENT_VARIABLE, self.process.map_or_else(String::new, |process| process.to_string()))
-            .stdin(if cmd.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
+            .stdin(match cmd.terminal {
+                true => Stdio::inherit(),
+                false if cmd.stdin.is_empty() => Stdio::null(),
+                false => Stdio::piped(),
+            })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(if cmd.terminal { Stdio::inherit() } else { Stdio::piped() })
             .kill_on_drop(true);
         #[cfg(unix)]
-        command.process_group(0);
+        if !cmd.terminal {
+            command.process_group(0);
+        }
         if let Some(dir) = &cmd.cwd {
             command.current_dir(dir);
         }
@@ -248,7 +264,7 @@ impl Runner for ProcessRunner {
             std::io::ErrorKind::NotFound => RunError::NotFound { program: cmd.program.display().to_string() },
             _ => RunError::Io { line: line.clone(), source },
         })?;
-        let mut group = Group::of(&child);
+        let mut group = if cmd.terminal { Group { id: None } } else { Group::of(&child) };
         let stdin = child.stdin.take();
         let feed = async {
             if let Some(mut stdin) = stdin {
@@ -351,5 +367,23 @@ fn signal_group(id: u32, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw) {
         // A group that is gone already is what was wanted.
         let _ = rustix::process::kill_process_group(pid, signal);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_talks_to_a_person_shares_the_terminal() {
+        let runner = ProcessRunner::new(CancellationToken::new(), "runner-test");
+        let cmd = Cmd::new("/bin/sh").args(["-c", "read -r line < /proc/$$/stat; set -- $line; echo $$ $5"]);
+        let own = rustix::process::getpgrp().as_raw_nonzero().to_string();
+        for on_terminal in [false, true] {
+            let cmd = if on_terminal { cmd.clone().on_terminal() } else { cmd.clone() };
+            let told = runner.run(&cmd).await.unwrap().text();
+            let (pid, group) = told.trim().split_once(' ').unwrap();
+            assert_eq!(group, if on_terminal { &own } else { pid });
+        }
     }
 }

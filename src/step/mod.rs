@@ -28,7 +28,7 @@ pub use component::{ComponentStep, ReadyStep};
 pub use content::{ContentStep, Secret};
 pub use context::KubeContextStep;
 pub use error::StepError;
-pub use hosts::HostsStep;
+pub use hosts::{HostsStep, LEFT_OUT};
 pub use images::{LoadStep, NodeImageStep, ObtainStep};
 pub use join::JoinStep;
 pub use minikube::{MinikubeLoadStep, MinikubeStep};

@@ -180,9 +180,6 @@ impl Ui {
 
     /// Prints a failure: for people on standard error, and with `-o json` as a line of type `error` as well.
     pub fn failure(&self, failure: &Failure) {
-        if failure.is_silent() {
-            return;
-        }
         let mut state = self.lock();
         if let Renderer::Tty(tty) = &mut state.renderer {
             tty.finish();
@@ -249,7 +246,11 @@ impl Ui {
 
     fn out(&self, text: &str) -> Result<(), Failure> {
         let state = self.lock();
-        state.renderer.suspend(|| write_out(&self.redact(text))).map_err(|error| Failure::of_output(&error))
+        match state.renderer.suspend(|| write_out(&self.redact(text))) {
+            // A reader that went away (`devstack … | head`) keeps nothing from its end, and changes no exit code.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of_output(&error)),
+            _ => Ok(()),
+        }
     }
 
     fn redact(&self, text: &str) -> String {

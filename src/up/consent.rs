@@ -5,6 +5,7 @@ use crate::error::Failure;
 use crate::event::{Action, Change};
 use crate::image::{Choice, Source};
 use crate::plan::id;
+use crate::up::names::Sudo;
 use crate::up::{Gathered, choose};
 
 /// A source build that takes longer than this, in seconds, is asked for.
@@ -12,6 +13,15 @@ const LONG_BUILD: u64 = 60;
 
 /// How a person is asked: gets what needs consent, one line each; refuses with exit code 5.
 pub type Ask<'a> = &'a (dyn Fn(Vec<String>) -> Result<(), Failure> + Sync);
+
+/// What an `up` asks.
+#[derive(Clone, Copy)]
+pub struct Asks<'a> {
+    /// For consent to what the plan does.
+    pub consent: Ask<'a>,
+    /// For the names in the hosts file, where only sudo may write it.
+    pub sudo: Sudo<'a>,
+}
 
 /// Everything in a plan that needs consent (`design.md`, "Consent"): the first change to a cluster that devstack did not
 /// make, a substitute for an upstream image, a long source build, the loss of data.

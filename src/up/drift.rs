@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::event::{Action, Change, EventSink};
 use crate::journal::Journal;
-use crate::up::{Desired, gather, observe};
+use crate::up::{Desired, gather, names, observe};
 
 /// What the next `up` of an environment would bring back; nothing of one that was never ready, whose next `up` makes the
 /// rest. Asks no registry and changes nothing.
@@ -21,7 +21,8 @@ pub async fn drift(ctx: &Context, environment: &str) -> Result<Vec<Change>, Fail
     let gathered = gather(&ctx, &desired).await?;
     let journal = Journal::open(&gathered.world.dir, ctx.fs.clone())?;
     let plan = gathered.plan(&journal, gathered.known_credentials(&ctx)?)?;
-    let changes = observe(&gathered.world, &plan).await?;
+    let mut changes = observe(&gathered.world, &plan).await?;
+    changes.retain(|change| names::is_offered(&gathered, &journal, change));
     Ok(changes
         .into_iter()
         .filter(|change| matches!(change.action, Action::Create | Action::Repair | Action::Remove))

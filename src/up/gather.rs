@@ -59,7 +59,7 @@ pub struct Gathered {
     pub reservation: Option<Reservation>,
     /// Sites by bucket.
     pub sites: BTreeMap<String, Site>,
-    /// Whether the hosts file may get names, and how.
+    /// How the hosts file may get names.
     pub hosts: hosts::Access,
 }
 
@@ -365,7 +365,7 @@ impl Gathered {
             begun: journal.pending().iter().any(|(step, _)| step == plan::id::CLUSTER),
             before: journal.outputs(),
             kubeconfig: self.world.ctx.user_kubeconfig(),
-            hosts: (self.hosts != hosts::Access::Unavailable).then(|| self.world.ctx.hosts_file()),
+            hosts: Some(self.world.ctx.hosts_file()),
         };
         plan::plan(&inputs).map_err(|error| Failure::new(ExitCode::Failed, format!("the plan is wrong: {error}")))
     }

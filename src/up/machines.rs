@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::choose::{request, split, target};
 use super::gather::{NODE_ROLE, cluster_facts, needs, refuse_machine, sites};
-use super::{Gathered, consent, show};
+use super::{Gathered, Sudo, consent, show};
 use crate::access::hosts;
 use crate::access::ports::{self, Probe};
 use crate::check::{self, Asked, Inputs, Severity};
@@ -26,7 +26,7 @@ use crate::step::World;
 const FACTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/facts");
 
 /// The machines by name, with what was read of each.
-fn machines() -> BTreeMap<String, Facts> {
+pub(super) fn machines() -> BTreeMap<String, Facts> {
     let files = std::fs::read_dir(FACTS).unwrap().map(|entry| entry.unwrap().path());
     let facts = files.filter(|path| path.extension().is_some_and(|extension| extension == "json")).map(|path| {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -71,7 +71,7 @@ fn probe(facts: &Facts, port: u16) -> Probe {
 }
 
 /// Everything that is decided before anything is changed, in the order in which [`super::gather`] decides it.
-async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec<check::Finding>), Failure> {
+pub(super) async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec<check::Finding>), Failure> {
     let ctx = context(facts, cache);
     let runner = FakeRunner::default();
     runner.fails(&["sudo"], 1, "sudo: a password is required");
@@ -137,7 +137,8 @@ async fn plan(facts: &Facts, cache: &Path) -> String {
     let engine = facts.engine.as_ref().unwrap();
     let journal = Journal::open(&gathered.world.dir, gathered.world.ctx.fs.clone()).unwrap();
     let plan = gathered.plan(&journal, BTreeMap::new()).unwrap();
-    let changes = show(&gathered.world.ctx, &gathered.world, &gathered, &journal, &plan).await.unwrap();
+    let sudo = Sudo::Ask(&|_| Ok(()));
+    let changes = show(&gathered.world.ctx, &gathered, &journal, &plan, sudo).await.unwrap();
     let mut text = format!("plan    {}\n", gathered.summary());
     let way = facts.reachable();
     writeln!(text, "way in  127.0.0.1:{} and {}", gathered.ports.0, gathered.ports.1).unwrap();
@@ -148,7 +149,7 @@ async fn plan(facts: &Facts, cache: &Path) -> String {
         "names   {}",
         match gathered.hosts {
             hosts::Access::Direct => "the hosts file is written",
-            hosts::Access::Sudo { .. } => "the hosts file is written by sudo, which asks for a password",
+            hosts::Access::Sudo { .. } => "the hosts file is written by sudo, after asking",
             hosts::Access::Unavailable => "the hosts file is left alone",
         }
     )

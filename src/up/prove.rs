@@ -17,7 +17,7 @@ use crate::plan::{Plan, id, route_host, url};
 use crate::ports::engine::EngineError;
 use crate::ports::runner::RunError;
 use crate::profile::ResolvedRoute;
-use crate::step::{StepError, World};
+use crate::step::{LEFT_OUT, StepError, World};
 use crate::up::Gathered;
 
 /// How long an endpoint may take once everything behind it is ready.
@@ -46,12 +46,17 @@ impl Entrance {
     }
 }
 
+/// Whether the names are in the hosts file.
+fn has_names(outputs: &BTreeMap<String, Value>) -> bool {
+    outputs.get(id::HOSTS).is_some_and(|given| given[LEFT_OUT].is_null())
+}
+
 /// The ways into a kind cluster: a port of the loopback address, and where the hosts file has names, what they point at.
 fn published(gathered: &Gathered, outputs: &BTreeMap<String, Value>, balanced: bool) -> Vec<Entrance> {
     let port = gathered.ports.0;
     let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     let mut entrances = vec![Entrance { suffix: "", domain: Some("localhost"), port, dial: Some(loopback) }];
-    if outputs.contains_key(id::HOSTS) {
+    if has_names(outputs) {
         let port = if balanced { 80 } else { port };
         entrances.push(Entrance { suffix: "-test", domain: Some("test"), port, dial: None });
     }
@@ -73,7 +78,7 @@ fn found(gathered: &Gathered, outputs: &BTreeMap<String, Value>) -> Vec<Entrance
     };
     let at = SocketAddr::new(ip, port);
     // Names below `localhost` need no entry anywhere.
-    let (domain, dial) = match (ip.is_loopback(), outputs.contains_key(id::HOSTS)) {
+    let (domain, dial) = match (ip.is_loopback(), has_names(outputs)) {
         (true, _) => ("localhost", Some(at)),
         (false, true) => ("test", None),
         (false, false) => {

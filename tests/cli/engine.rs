@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::Receiver;
 
 /// Answers on a port until the test ends.
 pub struct CannedEngine(String);
@@ -27,6 +28,32 @@ impl CannedEngine {
     /// What `DOCKER_HOST` has to be.
     pub fn host(&self) -> &str {
         &self.0
+    }
+}
+
+/// An engine that takes every question and answers none.
+pub struct SilentEngine {
+    host: String,
+    asked: Receiver<TcpStream>,
+}
+
+impl SilentEngine {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        let (sender, asked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || listener.incoming().flatten().try_for_each(|stream| sender.send(stream)));
+        Self { host, asked }
+    }
+
+    /// What `DOCKER_HOST` has to be.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Waits until it is asked something, and keeps the question open as long as the result is there.
+    pub fn asked(&self) -> TcpStream {
+        self.asked.recv_timeout(std::time::Duration::from_secs(30)).unwrap()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
 
 use assert_cmd::Command;
 
@@ -83,8 +84,8 @@ impl TestEnvironment {
     pub fn interrupt(&self, args: &[&str], begun: impl Fn() -> bool) -> (Option<i32>, String) {
         #[expect(clippy::disallowed_methods, reason = "assert_cmd waits for what it starts")]
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devstack"));
-        let child = command.args(args).env_clear().envs(&self.vars).stderr(std::process::Stdio::piped());
-        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let child = command.args(args).env_clear().envs(&self.vars).stderr(Stdio::piped());
+        let mut child = child.stdout(Stdio::null()).spawn().unwrap();
         while !begun() {
             assert_eq!(child.try_wait().unwrap(), None, "it ended before it could be interrupted");
             std::thread::sleep(std::time::Duration::from_millis(1));
@@ -100,11 +101,18 @@ impl TestEnvironment {
     pub fn run_into_closed_pipe(&self, args: &[&str]) -> (Option<i32>, String) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        #[expect(clippy::disallowed_methods, reason = "assert_cmd reads what the child writes")]
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_devstack"));
-        let child = command.args(args).env_clear().envs(&self.vars).stdout(writer).stderr(std::process::Stdio::piped());
-        let output = child.spawn().unwrap().wait_with_output().unwrap();
+        let mut command = self.child(env!("CARGO_BIN_EXE_devstack"), args);
+        let output = command.stdout(writer).spawn().unwrap().wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// A program that is started here and goes on while the test does something else. Its standard error can be read.
+    pub fn child(&self, program: &str, args: &[&str]) -> std::process::Command {
+        #[expect(clippy::disallowed_methods, reason = "assert_cmd waits for the child and reads what it writes")]
+        let mut command = std::process::Command::new(program);
+        command.args(args).env_clear().envs(&self.vars).current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -8,6 +8,7 @@ mod environment;
 mod lock;
 mod prune;
 mod reference;
+mod signals;
 
 use environment::TestEnvironment;
 
@@ -166,7 +167,11 @@ fn completions_and_pages_come_for_every_shell() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    assert_eq!(TestEnvironment::new().run_into_closed_pipe(&["completions", "bash"]), (Some(0), String::new()));
+    let environment = TestEnvironment::new();
+    assert_eq!(environment.run_into_closed_pipe(&["completions", "bash"]), (Some(0), String::new()));
+    // Nor does it hide what the command found.
+    let found = ["doctor", "--only", "engine.not-running", "-o", "json"];
+    assert_eq!(environment.run_into_closed_pipe(&found), (Some(3), String::new()));
 }
 
 #[test]

@@ -117,6 +117,16 @@ fn a_kill_at_any_point_of_down_is_survived() {
 }
 
 #[test]
+fn a_hosts_file_that_cannot_be_changed_after_all_fails_no_up() {
+    let fakes = Fakes::new();
+    let before = fakes.refuse_hosts();
+    let names: Vec<String> = fakes.up().unwrap().into_iter().map(|endpoint| endpoint.url).collect();
+    assert!(!names.is_empty() && names.iter().all(|name| name.contains(".localhost")), "{names:?}");
+    fakes.down().unwrap();
+    assert_eq!(fakes.hosts(), before);
+}
+
+#[test]
 fn a_second_up_on_fakes_changes_nothing() {
     let fakes = Fakes::new();
     fakes.up().unwrap();

@@ -12,7 +12,7 @@ use devstack::ports::engine::{
     Network, Volume,
 };
 use devstack::ports::fake::{FakeEngine, FakeFs};
-use devstack::ports::hostfs::neighbour;
+use devstack::ports::hostfs::{DirLock, neighbour};
 use devstack::ports::kube::{Duplex, Kube, KubeError, ObjectKey};
 use devstack::ports::runner::{Cmd, OnLine, Output, RunError, Runner};
 use serde_json::Value;
@@ -99,6 +99,10 @@ impl HostFs for MortalFs {
 
     fn settable(&self, path: &Path) -> bool {
         self.0.settable(path)
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<DirLock> {
+        self.0.lock(dir)
     }
 }
 

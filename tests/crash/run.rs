@@ -26,7 +26,7 @@ use devstack::ports::kube::ObjectKey;
 use devstack::ports::{Clock, HostFs as _};
 use devstack::profile::{self, ProfileSource, Resolved};
 use devstack::step::World;
-use devstack::up::{self, Gathered};
+use devstack::up::{self, Asks, Gathered, Sudo};
 use serde_json::json;
 
 use crate::cluster::{Cluster, NAME};
@@ -184,6 +184,17 @@ impl Fakes {
         self.clock = Arc::new(Backwards(FakeClock::default()));
     }
 
+    /// Takes away the right to write the hosts file, which every plan believes to have; gives its text.
+    pub fn refuse_hosts(&self) -> String {
+        self.fs.deny(HOSTS);
+        self.hosts()
+    }
+
+    /// The hosts file.
+    pub fn hosts(&self) -> String {
+        self.fs.text(HOSTS).unwrap()
+    }
+
     fn world(&self, death: &Death) -> (Context, World) {
         let mut ctx = fake::context(&self.fs, &FakeClock::default());
         let told = Arc::clone(&self.told);
@@ -233,7 +244,7 @@ impl Fakes {
             sites: BTreeMap::from([("site".to_owned(), Site::of_bytes("site.gif", b"GIF89a"))]),
             hosts: Access::Direct,
         };
-        self.run(death, up::carry_out(&ctx, &gathered, &|_| Ok(())))
+        self.run(death, up::carry_out(&ctx, &gathered, Asks { consent: &|_| Ok(()), sudo: Sudo::Nobody }))
     }
 
     /// Runs `up` to its end.

@@ -112,8 +112,16 @@ fn an_ordinary_account_needs_no_root() {
     } else {
         account.may_sudo();
         let world = World::with("sudo", Options { system_hosts: true, ..options });
-        phases.run("with sudo: a name in the system's hosts file", || {
+        phases.run("with sudo, but not unasked", || {
             let ended = world.up(&[]);
+            let names = names(&ended);
+            assert!(names.iter().all(|name| name.contains(".localhost")), "{names:?}");
+            let told = ended.lines.iter().any(|line| line["type"] == "note" && line.to_string().contains("--sudo"));
+            assert!(told, "{}", ended.story());
+            assert!(!std::fs::read_to_string("/etc/hosts").unwrap().contains(&world.env));
+        });
+        phases.run("with --sudo: a name in the system's hosts file", || {
+            let ended = world.up(&["--sudo"]);
             world.serves_the_gif(&ended);
             let names = names(&ended);
             assert!(names.iter().any(|name| name.contains(".test")), "{names:?}");

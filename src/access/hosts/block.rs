@@ -123,7 +123,8 @@ pub fn has_block(text: &str, environment: &str) -> bool {
     has(text.as_bytes(), environment)
 }
 
-fn has(text: &[u8], environment: &str) -> bool {
+/// As [`has_block`], of a text that need not be UTF-8.
+pub(super) fn has(text: &[u8], environment: &str) -> bool {
     lines(text).any(|line| marker(line).is_some_and(|marker| marker.environment == environment))
 }
 

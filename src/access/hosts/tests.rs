@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::ports::fake::{self, FakeClock, FakeFs, FakeRunner};
 
@@ -60,6 +62,26 @@ async fn sudo_writes_what_this_account_may_not() {
 }
 
 #[tokio::test]
+async fn the_password_is_asked_for_before_names_are_taken_out_and_only_then() {
+    let (mut ctx, fs, runner) = world();
+    fs.deny(FILE);
+    runner.fails(&["sudo", "-n"], 1, "sudo: a password is required");
+    runner.prints(&["sudo", "-v"], "");
+    let asked = || runner.calls().iter().filter(|call| call.terminal).count();
+    let names = ["s3www".to_owned()];
+    for (interactive, text, times) in [
+        (true, "127.0.0.1 localhost\n", 0),
+        (false, "# devstack s3www begin\n", 0),
+        (true, "# devstack s3www begin\n", 1),
+    ] {
+        ctx.options.interactive = interactive;
+        fs.put(FILE, text, 0o644);
+        unlock(&ctx, &runner, &names).await;
+        assert_eq!(asked(), times, "{interactive} {text:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_helper_that_changed_nothing_is_not_believed() {
     let (ctx, fs, runner) = world();
     fs.deny(FILE);
@@ -69,14 +91,55 @@ async fn a_helper_that_changed_nothing_is_not_believed() {
 }
 
 #[tokio::test]
+async fn what_another_environment_writes_at_the_same_time_is_no_failure() {
+    let (ctx, fs, runner) = world();
+    fs.deny(FILE);
+    runner.prints(&["sudo", "-n", "true"], "");
+    let disk = fs.clone();
+    runner.on(&["sudo", "-n", "--"], move |_| {
+        let text = with_block(disk.text(FILE).unwrap().as_bytes(), "s3www", &entries());
+        let other = ["127.0.0.1 other.test".parse().unwrap()];
+        disk.put(FILE, with_block(&text, "other", &other), 0o644);
+        Ok(crate::ports::runner::Output::default())
+    });
+    assert!(set(&ctx, &runner, Path::new(FILE), "s3www", &entries()).await.unwrap());
+}
+
+#[test]
+fn environments_that_write_at_the_same_time_keep_each_others_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hosts");
+    let before = "127.0.0.1 localhost\n# mine";
+    std::fs::write(&file, before).unwrap();
+    let mut ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+    ctx.fs = Arc::new(crate::ports::hostfs::RealFs);
+    ctx.vars = crate::context::Vars::from([("DEVSTACK_HOSTS_FILE", file.to_str().unwrap())]);
+    std::thread::scope(|scope| {
+        for environment in ["a", "b", "c"] {
+            let (ctx, file) = (&ctx, &file);
+            scope.spawn(move || {
+                let line = format!("127.0.0.1 {environment}.test\n");
+                let entries: Vec<Entry> = vec![line.trim().parse().unwrap()];
+                for _ in 0..20 {
+                    assert!(write_block(ctx, file, environment, Some(&line), false).unwrap());
+                    assert_eq!(state(&read(ctx, file).unwrap(), environment, &entries), State::Present);
+                    assert!(write_block(ctx, file, environment, None, false).unwrap(), "{environment}: it was lost");
+                }
+            });
+        }
+    });
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+}
+
+#[tokio::test]
 async fn without_sudo_there_is_no_way() {
-    let (mut ctx, fs, runner) = world();
+    let (ctx, fs, runner) = world();
     fs.deny(FILE);
     let file = Path::new(FILE);
     assert_eq!(access(&ctx, &runner, file).await, Access::Unavailable);
-    runner.fails(&["sudo"], 1, "sudo: a password is required");
+    runner.fails(&["sudo"], 1, "anna is not in the sudoers file.");
     assert_eq!(access(&ctx, &runner, file).await, Access::Unavailable);
-    ctx.options.interactive = true;
+    runner.fails(&["sudo"], 1, "sudo: a password is required");
     assert_eq!(access(&ctx, &runner, file).await, Access::Sudo { passwordless: false });
     let error = set(&ctx, &runner, file, "s3www", &entries()).await.unwrap_err();
     assert_eq!(error.exit(), ExitCode::Consent);

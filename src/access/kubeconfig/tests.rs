@@ -225,6 +225,41 @@ fn links_are_followed_and_locks_respected() {
 }
 
 #[test]
+fn what_the_holder_of_the_lock_wrote_is_kept() {
+    let fs = with(USERS_OWN_FILE);
+    let lock = format!("{FILE}.lock");
+    // kubectl's lock is empty.
+    fs.put(&lock, "", 0o000);
+    let other = fs.clone();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PAUSE * 4);
+        other.put(FILE, USERS_OWN_FILE.replace("namespace: web", "namespace: shop"), 0o640);
+        other.remove(Path::new(&lock)).unwrap();
+    });
+    assert!(add(&fs, file(), NAME, OWN).unwrap());
+    holder.join().unwrap();
+    let text = fs.text(FILE).unwrap();
+    assert!(text.contains("namespace: shop") && text.contains(NAME), "{text}");
+    assert_eq!(fs.text(format!("{FILE}.lock")), None);
+}
+
+#[test]
+fn a_lock_that_nobody_may_read_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config");
+    std::fs::write(&file, USERS_OWN_FILE).unwrap();
+    // Root may read everything; a directory, nobody.
+    let lock = dir.path().join("config.lock");
+    std::fs::create_dir(&lock).unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PAUSE * 4);
+        std::fs::remove_dir(&lock).unwrap();
+    });
+    assert!(add(&crate::ports::hostfs::RealFs, &file, NAME, OWN).unwrap());
+    holder.join().unwrap();
+}
+
+#[test]
 fn a_full_disk_changes_nothing() {
     for nth in 0..3 {
         let fs = with(USERS_OWN_FILE);

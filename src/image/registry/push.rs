@@ -47,7 +47,9 @@ impl Client {
             let open = tokio::fs::File::open(file.to_path_buf());
             let body = futures::stream::once(open).map_ok(ReaderStream::new).try_flatten();
             let count = Arc::clone(&sent);
-            let body = body.inspect_ok(move |_| drop(count.fetch_add(1, Ordering::Relaxed)));
+            let body = body.inspect_ok(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
             request
                 .header(CONTENT_TYPE, "application/octet-stream")
                 .header(CONTENT_LENGTH, blob.size)

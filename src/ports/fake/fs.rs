@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ports::HostFs;
+use crate::ports::hostfs::DirLock;
 
 /// What is wrong with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,65 +54,65 @@ pub struct FakeFs(Arc<Mutex<Disk>>);
 impl FakeFs {
     /// From the `nth` change on (0 is the next one) everything that changes the disk fails.
     pub fn break_at(&self, nth: usize, fault: Fault) {
-        let mut disk = self.lock();
+        let mut disk = self.disk();
         disk.fault = Some((disk.writes + nth, fault));
     }
 
     /// The file system that is mounted at `dir` is full from the `nth` append on (0 is the next one), wherever that
     /// append goes to; what lies elsewhere can be written.
     pub fn fill_at_append(&self, nth: usize, dir: impl Into<PathBuf>) {
-        let mut disk = self.lock();
+        let mut disk = self.disk();
         disk.full = Some((disk.appends + nth, dir.into()));
     }
 
     /// The disk is well again.
     pub fn repair(&self) {
-        let mut disk = self.lock();
+        let mut disk = self.disk();
         (disk.fault, disk.full) = (None, None);
     }
 
     /// How often something was appended, failed attempts included.
     pub fn appends(&self) -> usize {
-        self.lock().appends
+        self.disk().appends
     }
 
     /// How often the disk was changed, failed attempts included.
     pub fn writes(&self) -> usize {
-        self.lock().writes
+        self.disk().writes
     }
 
     /// Puts a file there.
     pub fn put(&self, path: impl Into<PathBuf>, bytes: impl Into<Vec<u8>>, mode: u32) {
-        self.lock().files.insert(path.into(), (bytes.into(), mode));
+        self.disk().files.insert(path.into(), (bytes.into(), mode));
     }
 
     /// Puts a symbolic link there.
     pub fn link(&self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
-        self.lock().links.insert(path.into(), target.into());
+        self.disk().links.insert(path.into(), target.into());
     }
 
     /// Takes away the right to write a file.
     pub fn deny(&self, path: impl Into<PathBuf>) {
-        self.lock().denied.insert(path.into());
+        self.disk().denied.insert(path.into());
     }
 
     /// A file as text; `None` where it does not exist.
     pub fn text(&self, path: impl AsRef<Path>) -> Option<String> {
-        let disk = self.lock();
+        let disk = self.disk();
         disk.files.get(path.as_ref()).map(|(bytes, _)| String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// Every file with its bytes, to compare the disk before and after.
     pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        self.lock().files.iter().map(|(path, (bytes, _))| (path.clone(), bytes.clone())).collect()
+        self.disk().files.iter().map(|(path, (bytes, _))| (path.clone(), bytes.clone())).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Disk> {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, path: &Path) -> (MutexGuard<'_, Disk>, io::Result<()>) {
-        let mut disk = self.lock();
+        let mut disk = self.disk();
         let number = disk.writes;
         disk.writes += 1;
         let result = match disk.fault {
@@ -127,7 +128,7 @@ impl FakeFs {
 impl HostFs for FakeFs {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let path = self.resolve(path)?;
-        Ok(self.lock().files.get(&path).map(|(bytes, _)| bytes.clone()))
+        Ok(self.disk().files.get(&path).map(|(bytes, _)| bytes.clone()))
     }
 
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -140,7 +141,7 @@ impl HostFs for FakeFs {
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.lock().appends += 1;
+        self.disk().appends += 1;
         let (mut disk, result) = self.change(path);
         let written = match &result {
             Ok(()) => bytes,
@@ -183,7 +184,7 @@ impl HostFs for FakeFs {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let disk = self.lock();
+        let disk = self.disk();
         let names = disk.files.keys().chain(&disk.dirs).chain(disk.links.keys()).filter_map(|entry| {
             let below = entry.strip_prefix(path).ok()?;
             Some(below.components().next()?.as_os_str().to_string_lossy().into_owned())
@@ -202,7 +203,7 @@ impl HostFs for FakeFs {
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        let disk = self.lock();
+        let disk = self.disk();
         let mut path = path.to_path_buf();
         while let Some(target) = disk.links.get(&path) {
             path.clone_from(target);
@@ -212,11 +213,11 @@ impl HostFs for FakeFs {
 
     fn mode(&self, path: &Path) -> io::Result<Option<u32>> {
         let path = self.resolve(path)?;
-        Ok(self.lock().files.get(&path).map(|(_, mode)| *mode))
+        Ok(self.disk().files.get(&path).map(|(_, mode)| *mode))
     }
 
     fn writable(&self, path: &Path) -> bool {
-        let disk = self.lock();
+        let disk = self.disk();
         !disk.denied.contains(path) && !matches!(disk.fault, Some((from, Fault::ReadOnly)) if disk.writes >= from)
     }
 
@@ -229,7 +230,11 @@ impl HostFs for FakeFs {
     }
 
     fn settable(&self, path: &Path) -> bool {
-        self.lock().files.contains_key(path) && self.writable(path)
+        self.disk().files.contains_key(path) && self.writable(path)
+    }
+
+    fn lock(&self, _dir: &Path) -> io::Result<DirLock> {
+        Ok(DirLock::default())
     }
 }
 
