@@ -46,7 +46,7 @@ impl Laptop {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
 
-    fn is_ready(&self) {
+    fn becomes_ready(&self) {
         self.journal.append(Record::Opened(Opened { version: 1, ..Opened::default() })).unwrap();
         self.journal.append(Record::Ready { at: String::new() }).unwrap();
     }
@@ -114,7 +114,7 @@ async fn no_account_becomes_root_unasked() {
 #[tokio::test]
 async fn who_went_without_the_names_is_asked_no_more() {
     let laptop = Laptop::new(true).await;
-    laptop.is_ready();
+    laptop.becomes_ready();
     let never = |_: Vec<String>| -> Result<(), Failure> { panic!("asked once more") };
     assert_eq!(laptop.decide(Action::Create, Sudo::Ask(&never)).await.unwrap(), NOTHING);
     assert_eq!(laptop.decide(Action::Create, Sudo::Nobody).await.unwrap(), NOTHING);
