@@ -225,7 +225,7 @@ impl Images {
         for (place, named) in places {
             match answers.get(&place.pull, platform) {
                 // Whoever names an image may have pushed it since.
-                Some(answer) if answer.is_ok() || !named => {
+                Some(answer) if !named || !is_absence(&answer) => {
                     world.remote.insert(place.pull, answer);
                 }
                 _ => {
@@ -258,6 +258,11 @@ impl Images {
         let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(blobs.entry(digest.clone()).or_default())
     }
+}
+
+/// Whether a registry answered that it does not have the image, or not for the platform.
+fn is_absence(answer: &Result<Remote, RegistryError>) -> bool {
+    matches!(answer, Err(RegistryError::NotFound { .. } | RegistryError::WrongPlatform { .. }))
 }
 
 /// A candidate and where in the request it stands.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use devstack::context::{Dirs, Vars};
 
-use crate::harness::{Ended, Options, Phases, World, output};
+use crate::harness::{Ended, Options, Phases, World, output, tell};
 
 /// An account for as long as the test runs.
 struct Account {
@@ -108,7 +108,7 @@ fn an_ordinary_account_needs_no_root() {
     phases.run("down", || world.down());
     drop(world);
     if Command::new("sudo").arg("-V").output().is_err() {
-        eprintln!("- with sudo: it is not installed");
+        tell("skipped: an ordinary account with sudo (it is not installed)");
     } else {
         account.may_sudo();
         let world = World::with("sudo", Options { system_hosts: true, ..options });
