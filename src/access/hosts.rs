@@ -221,8 +221,8 @@ pub fn write_block(
     rewrite(ctx, file, environment, parsed.transpose()?.as_deref())
 }
 
-/// Edits the file as it is now, and lets no other devstack edit it meanwhile: of two that read the same text, the second
-/// would take the first one's block away. `false` where nothing is to be done.
+/// Edits the file as it is now, and lets no other devstack edit it meanwhile: of two that read the same text, the
+/// second would take the first one's block away. `false` where nothing is to be done.
 fn rewrite(ctx: &Context, file: &Path, environment: &str, entries: Option<&[Entry]>) -> Result<bool, HostsError> {
     let failed = |source| HostsError::File { action: "write", file: file.to_path_buf(), source };
     let target = ctx.fs.resolve(file).map_err(failed)?;

@@ -150,8 +150,8 @@ fn is_root() -> bool {
     false
 }
 
-/// Turns the first SIGINT, SIGTERM or SIGHUP into a cancellation and ends the process on the second. It has a thread and
-/// a runtime of its own, so that a verb that is busy cannot keep a person from stopping it.
+/// Turns the first SIGINT, SIGTERM or SIGHUP into a cancellation and ends the process on the second. It has a thread
+/// and a runtime of its own, so that a verb that is busy cannot keep a person from stopping it.
 fn watch_signals(cancel: CancellationToken, fs: &dyn HostFs) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::new(ExitCode::Failed, "cannot watch for interruptions").cause(error.to_string())

@@ -209,7 +209,7 @@ impl HostFs for RealFs {
         std::fs::OpenOptions::new().write(true).open(path).is_ok()
     }
 
-    // A directory stays what it is when a file in it is replaced by a rename, and may be opened by who may not write it.
+    // A directory stays what it is when a file in it is replaced, and who may not write it may open it.
     fn lock(&self, dir: &Path) -> io::Result<DirLock> {
         let Ok(file) = File::open(dir) else { return Ok(DirLock::default()) };
         let began = Instant::now();

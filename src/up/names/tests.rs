@@ -53,8 +53,8 @@ impl Laptop {
 }
 
 const NOTHING: Vec<String> = Vec::new();
-const LEFT_OUT: &str = "left out: /etc/hosts: + s3www.test, with sudo; to have it, on a terminal, or where sudo needs no \
-                        password: devstack up --env s3www --sudo";
+const LEFT_OUT: &str = "left out: /etc/hosts: + s3www.test, with sudo; to have it, on a terminal, or where sudo \
+                        needs no password: devstack up --env s3www --sudo";
 
 fn no() -> Failure {
     Failure::new(ExitCode::Consent, "no")
