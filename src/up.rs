@@ -32,6 +32,7 @@ use crate::journal::{self, EnvironmentLock, Holder, Journal, JournalError, Opene
 use crate::plan::{Plan, id};
 use crate::step::World;
 
+pub(crate) use choose::request as images_wanted;
 pub use consent::{Ask, Asks, long_build, substitutes};
 pub use drift::{drift, told};
 pub use gather::{Gathered, gather};

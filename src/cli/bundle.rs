@@ -1,6 +1,6 @@
 //! `devstack bundle`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{Advise as _, ExitCode, Failure};
 use crate::event::Event;
 use crate::facts::CpuLevel;
-use crate::image::{Choice, Images, KubeRange, Limits, Request};
+use crate::image::{Choice, Images, KubeRange, Limits};
 use crate::oci::{OciError, Platform, Store, StoredImage};
 use crate::ports::docker::DockerEngine;
 use crate::ports::runner::ProcessRunner;
@@ -74,6 +74,9 @@ pub struct Create {
     /// The nodes' Kubernetes version, such as 1.34 or 1.34.11; the profile's choice unless given
     #[arg(long, value_name = "VERSION", default_value = "auto")]
     kubernetes: KubeRange,
+    /// Set a parameter of the profile, or COMPONENT.PARAMETER of a component, such as the images that you name
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = super::values::setting)]
+    sets: Vec<(String, String)>,
     /// Ask no registry
     #[arg(long)]
     offline: bool,
@@ -145,7 +148,8 @@ async fn nodes_platform(ctx: &Context) -> Platform {
 async fn create(session: &Session, args: &Create) -> Result<ExitCode, Failure> {
     let ctx = &session.ctx;
     let source = ProfileSource::of(&args.profile);
-    let profile = profile::load(&profile::Request::of_files(&source))?;
+    let request = profile::Request { settings: &args.sets, ..profile::Request::of_files(&source) };
+    let profile = profile::load(&request)?;
     let (platform, images, choices) = unless_interrupted(ctx, choose(ctx, args, &profile)).await?;
     ask(session, &choices)?;
     let stored = collect(ctx, &platform, &images, &choices).await?;
@@ -163,8 +167,6 @@ async fn create(session: &Session, args: &Create) -> Result<ExitCode, Failure> {
 
 /// Chooses an image for every role of the profile, and for the nodes.
 async fn choose(ctx: &Context, args: &Create, profile: &Resolved) -> Result<(Platform, Images, Vec<Choice>), Failure> {
-    let mut roles = BTreeSet::from([NODE.to_owned()]);
-    roles.extend(profile.components.iter().flat_map(|component| component.images.values().cloned()));
     let question = image_resolve::Args {
         roles: Vec::new(),
         platform: args.platform.clone(),
@@ -177,7 +179,7 @@ async fn choose(ctx: &Context, args: &Create, profile: &Resolved) -> Result<(Pla
     let (target, answers) = image_resolve::target(ctx, &question, engine.as_ref(), runner.as_ref()).await;
     let platform = target.platform.clone();
     let images = Images::open(ctx, answers.then_some(engine), runner, Limits::default())?;
-    let request = Request { roles: roles.into_iter().collect(), target, named: BTreeMap::new(), recorded: Vec::new() };
+    let request = up::images_wanted(profile, &[NODE], target, Vec::new())?;
     let choices = images.resolve(&request, &BTreeSet::new(), args.offline).await?;
     Ok((platform, images, choices))
 }

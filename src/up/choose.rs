@@ -33,7 +33,7 @@ pub(super) fn target(profile: &Resolved, facts: &Facts) -> Result<Target, Failur
 }
 
 /// What the resolver is asked for: every role of the profile, and `more`.
-pub(super) fn request(
+pub(crate) fn request(
     profile: &Resolved,
     more: &[&str],
     target: Target,

@@ -240,6 +240,14 @@ fn a_substitute_goes_into_a_bundle_with_consent_only() {
     let new = environment.run(&[&create[..], &["--cpu", "x86-64-v2", "--yes", "-o", "json"]].concat());
     assert!(references(&new).contains(&"docker.io/pgsty/silo:RELEASE.2026-09-16T00-00-00Z".to_owned()), "{new}");
 
+    // An image that the user names for `up` is what goes into the bundle.
+    image(&store(&environment), "r.example/own:1", &amd64(), 1000);
+    let mine = environment.path("out/mine.tar");
+    let named = ["--set", "minio.image=r.example/own:1", "-f", &mine, "--yes", "-o", "json"];
+    let own = references(&environment.run(&[&create[..7], &named].concat()));
+    let of_minio = own.iter().filter(|name| name.contains("own") || name.contains("silo"));
+    assert_eq!(of_minio.collect::<Vec<_>>(), ["r.example/own:1"], "{own:?}");
+
     // The last one is loaded elsewhere, and everything but the hosts' kind is chosen from it.
     let other = TestEnvironment::new();
     let loaded = other.run(&["bundle", "load", &file, "--platform", "linux/amd64"]);
