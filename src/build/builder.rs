@@ -153,6 +153,9 @@ impl Builder {
     /// failure, after which the other builds are stopped.
     pub async fn build(&self, targets: &[Id], step: &str) -> Result<BTreeMap<Id, Built>, BuildError> {
         let mut waiting = self.missing(targets)?;
+        // The longest first: one that is begun last ends alone, and the end of a Go build keeps one core busy.
+        let seconds = |id: &Id| self.recipes.get(id).map_or(0, |recipe| recipe.expect.seconds);
+        waiting.sort_by_key(|id| std::cmp::Reverse(seconds(id)));
         self.check_needs(&waiting).await?;
         let mut done: BTreeMap<Id, Built> = BTreeMap::new();
         let wanted =

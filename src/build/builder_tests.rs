@@ -83,9 +83,10 @@ impl Runner for Machine {
 }
 
 fn go(name: &str) -> String {
+    let seconds = if name == "two" { 120 } else { 90 };
     format!(
         "apiVersion: devstack/v1\nkind: Recipe\nname: {name}\nversion: v1\nlicense: MIT\n\
-         go: {{toolchain: '1.24', binaries: {{{name}: example.org/{name}}}}}\nexpect: {{seconds: 90, bytes: 10}}\n"
+         go: {{toolchain: '1.24', binaries: {{{name}: example.org/{name}}}}}\nexpect: {{seconds: {seconds}, bytes: 10}}\n"
     )
 }
 
@@ -138,8 +139,9 @@ async fn an_image_is_built_once_with_all_it_needs() {
     let dir = tempfile::tempdir().unwrap();
     let machine = machine(Some("1.26.8"), "");
     let builder = builder(dir.path(), &machine, recipes("module x"));
-    assert_eq!(builder.expected_seconds(&[Id::image("both")]).unwrap(), 180);
+    assert_eq!(builder.expected_seconds(&[Id::image("both")]).unwrap(), 210);
     let first = builder.image("both", "test").await.unwrap();
+    assert_eq!(*machine.builds.lock().unwrap(), ["example.org/two", "example.org/one"], "the longest first");
     assert_eq!(built(&machine), ["example.org/one", "example.org/two"]);
     assert_eq!(builder.image("both", "test").await.unwrap(), first);
     assert_eq!(built(&machine).len(), 2, "the second time nothing runs");
