@@ -44,7 +44,7 @@ impl Drop for Account {
 fn cache(account: &str, at: &Path) {
     let real = Dirs::of(&Vars::of_process()).unwrap().cache;
     std::fs::create_dir_all(at).unwrap();
-    for part in ["store", "tools"] {
+    for part in ["store", "builds"] {
         let from = real.join(part);
         if from.exists() && !Command::new("cp").arg("-rl").arg(&from).arg(at).status().unwrap().success() {
             output(Command::new("cp").arg("-r").arg(&from).arg(at));
