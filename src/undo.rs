@@ -11,7 +11,7 @@ use crate::access::{hosts, kubeconfig, leftover, limits};
 use crate::cluster::Provider;
 use crate::cluster::minikube::{self, MinikubeSpec};
 use crate::journal::{Journal, Record, Undo};
-use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
+use crate::ports::engine::{Container, EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::step::{StepError, World, minikube_error, minikube_kubeconfig, minikube_profile};
 use crate::step_ids::RESERVED;
 
@@ -83,10 +83,7 @@ async fn one(world: &World, journal: &Journal, undo: &Undo, begun: &mut objects:
     match undo {
         Undo::EngineNetwork { name } => remove_network(world, name).await,
         Undo::KindCluster { name } => {
-            let label = format!("{KIND_CLUSTER_LABEL}={name}");
-            let owner = format!("{OWNER_LABEL}={}", world.environment);
-            let (nodes, others) =
-                tokio::try_join!(world.engine.containers(Some(&label)), world.engine.containers(Some(&owner)))?;
+            let (nodes, others) = containers(world, name).await?;
             let all = nodes.iter().chain(&others);
             try_join_all(all.map(|container| world.engine.remove_container(&container.id))).await?;
             Ok(!nodes.is_empty())
@@ -159,26 +156,28 @@ pub async fn leftovers(world: &World) -> Result<Vec<String>, StepError> {
     }
     let file = world.ctx.hosts_file();
     let hosts_text = world.ctx.fs.read(&file).map_err(StepError::reading(&file))?.unwrap_or_default();
-    if hosts::has_block(&String::from_utf8_lossy(&hosts_text), &world.environment) {
+    if hosts::has_block(&hosts_text, &world.environment) {
         left.push(format!("hosts lines of {} in {}", world.environment, file.display()));
     }
     left.extend(leftover::find(&world.ctx, &world.dir).iter().map(|path| format!("file {}", path.display())));
     Ok(left)
 }
 
+/// The nodes of a kind cluster, and the other containers of the environment.
+async fn containers(world: &World, cluster: &str) -> Result<(Vec<Container>, Vec<Container>), EngineError> {
+    let nodes = format!("{KIND_CLUSTER_LABEL}={cluster}");
+    let others = format!("{OWNER_LABEL}={}", world.environment);
+    tokio::try_join!(world.engine.containers(Some(&nodes)), world.engine.containers(Some(&others)))
+}
+
 /// What the engine has of an environment.
 async fn in_engine(world: &World) -> Result<Vec<String>, StepError> {
     let name = world.reserved_name();
     let owner = format!("{OWNER_LABEL}={}", world.environment);
-    let nodes = format!("{KIND_CLUSTER_LABEL}={name}");
-    let (nodes, containers, networks, volumes) = tokio::try_join!(
-        world.engine.containers(Some(&nodes)),
-        world.engine.containers(Some(&owner)),
-        world.engine.networks(None),
-        world.engine.volumes(Some(&owner)),
-    )?;
+    let ((nodes, others), networks, volumes) =
+        tokio::try_join!(containers(world, &name), world.engine.networks(None), world.engine.volumes(Some(&owner)),)?;
     let mut left: Vec<String> =
-        nodes.iter().chain(&containers).map(|container| format!("container {}", container.name)).collect();
+        nodes.iter().chain(&others).map(|container| format!("container {}", container.name)).collect();
     left.sort();
     left.dedup();
     let ours = |network: &&crate::ports::engine::Network| {

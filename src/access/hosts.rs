@@ -7,7 +7,6 @@ mod block;
 
 use std::path::{Path, PathBuf};
 
-use block::has;
 pub use block::{Conflict, Entry, EntryError, State, blocks, conflicts, has_block, state, with_block, without_block};
 
 pub use super::privilege::Access;
@@ -110,7 +109,7 @@ pub async fn access(ctx: &Context, runner: &dyn Runner, file: &Path) -> Access {
 pub async fn unlock(ctx: &Context, runner: &dyn Runner, environments: &[String]) {
     let file = ctx.hosts_file();
     let text = read(ctx, &file).unwrap_or_default();
-    let has_names = |environment: &String| has(&text, environment);
+    let has_names = |environment: &String| has_block(&text, environment);
     if ctx.options.interactive
         && environments.iter().any(has_names)
         && access(ctx, runner, &file).await == (Access::Sudo { passwordless: false })

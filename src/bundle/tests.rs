@@ -1,5 +1,5 @@
 use super::*;
-use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble};
+use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble, scratch_store};
 
 fn amd64() -> Platform {
     Platform::linux("amd64")
@@ -22,12 +22,6 @@ fn files(dir: &Path) -> Vec<String> {
     names
 }
 
-fn open() -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    (dir, store)
-}
-
 fn image(store: &Store, reference: &str) -> StoredImage {
     let mut layer = Layer::new();
     layer.file("name", Source::Bytes(reference.repeat(2000).into_bytes()), 0o644).unwrap();
@@ -45,14 +39,14 @@ fn bundle(dir: &Path, store: &Store) -> PathBuf {
 
 #[test]
 fn what_was_packed_is_unpacked() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = bundle(dir.path(), &store);
     let first = fs::read(&path).unwrap();
     assert_eq!(fs::read(bundle(dir.path(), &store)).unwrap(), first, "equal images give equal bytes");
     let inspected = inspect(&path).unwrap();
     let names: Vec<&str> = inspected.images.iter().map(|item| item.reference.as_str()).collect();
     assert_eq!(names, ["devstack.local/a:1", "devstack.local/b:1"]);
-    let (_other, fresh) = open();
+    let (_other, fresh) = scratch_store();
     let (manifest, images) = load(&fresh, &path, &amd64(), &go_on()).unwrap();
     assert_eq!(manifest, inspected);
     assert_eq!(images.len(), 2);
@@ -62,7 +56,7 @@ fn what_was_packed_is_unpacked() {
 
 #[test]
 fn a_file_beside_a_bundle_is_nobody_elses() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let images = [image(&store, "devstack.local/a:1")];
     let path = dir.path().join("x");
     let theirs = ["x.partial".to_owned(), format!(".devstack-bundle-{}-0.partial", std::process::id())];
@@ -85,9 +79,9 @@ fn a_file_beside_a_bundle_is_nobody_elses() {
 
 #[test]
 fn an_interrupted_load_leaves_nothing() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = bundle(dir.path(), &store);
-    let (other, fresh) = open();
+    let (other, fresh) = scratch_store();
     let error = load(&fresh, &path, &amd64(), &interrupted()).unwrap_err();
     assert!(matches!(error, BundleError::Oci(OciError::Stream { .. })), "{error}");
     assert_eq!(files(&other.path().join("store/tmp")), Vec::<String>::new());
@@ -130,10 +124,10 @@ fn a_stranger_says_nothing_to_the_terminal() {
 
 #[test]
 fn damage_anywhere_is_refused_and_changes_nothing() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = bundle(dir.path(), &store);
     let whole = fs::read(&path).unwrap();
-    let (_other, fresh) = open();
+    let (_other, fresh) = scratch_store();
     let blob = whole.windows(20).position(|bytes| bytes == b"devstack.local/b:1de").unwrap();
     let digest = whole.windows(7).position(|bytes| bytes == b"sha256:").unwrap() + 7;
     for at in [blob, digest, whole.len() / 2] {
@@ -153,7 +147,7 @@ fn damage_anywhere_is_refused_and_changes_nothing() {
 
 #[test]
 fn what_is_no_bundle_is_named() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = dir.path().join("file");
     fs::write(&path, "hello, I am a text file, and of more than one tar block".repeat(20)).unwrap();
     assert_eq!(inspect(&path).unwrap_err().to_string(), "this is no devstack bundle: it is no tar archive");
@@ -166,14 +160,14 @@ fn what_is_no_bundle_is_named() {
 
 #[test]
 fn an_image_that_the_manifest_does_not_name_is_refused() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = bundle(dir.path(), &store);
     let manifest = inspect(&path).unwrap();
     let images = [image(&store, "devstack.local/a:1"), image(&store, "devstack.local/evil:1")];
     let text = serde_json::to_vec(&manifest).unwrap();
     let file = File::create(&path).unwrap();
     archive::write(&store, &images, ArchiveFormat::Oci, &[(MANIFEST, &text)], file).unwrap();
-    let (_other, fresh) = open();
+    let (_other, fresh) = scratch_store();
     let error = load(&fresh, &path, &amd64(), &go_on()).unwrap_err();
     assert!(matches!(error, BundleError::Disagrees { .. }), "{error}");
     assert_eq!(fresh.references().unwrap(), []);
@@ -181,7 +175,7 @@ fn an_image_that_the_manifest_does_not_name_is_refused() {
 
 #[test]
 fn a_bundle_is_for_one_platform() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let path = bundle(dir.path(), &store);
     let (arm64, images) = (Platform::linux("arm64"), [image(&store, "a:1")]);
     let error = load(&store, &path, &arm64, &go_on()).unwrap_err();

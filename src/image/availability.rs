@@ -137,7 +137,7 @@ impl Availability {
     /// its name is believed.
     fn in_engine(&self, reference: &str, digest: Option<&Digest>, platform: &Platform) -> Result<bool, Refusal> {
         let pinned = digest.zip(reference.parse::<Reference>().ok());
-        let pinned = pinned.map(|(digest, reference)| reference.pinned(digest).on_nodes().to_string());
+        let pinned = pinned.map(|(digest, reference)| reference.by_digest(digest).to_string());
         let mut refusal = None;
         for image in [Some(reference), pinned.as_deref()].into_iter().flatten().filter_map(|name| self.engine.get(name))
         {

@@ -60,7 +60,7 @@ impl Choice {
             _ => None,
         };
         let pinned = self.digest.as_ref().zip(self.reference.parse::<Reference>().ok());
-        let pinned = pinned.map(|(digest, reference)| reference.pinned(digest).on_nodes());
+        let pinned = pinned.map(|(digest, reference)| reference.by_digest(digest));
         let mut names = vec![self.reference.clone()];
         for name in pinned.into_iter().chain(pull).map(|name| name.to_string()) {
             if !names.contains(&name) {

@@ -336,7 +336,7 @@ impl Candidate {
     /// The name of a pinned image by its digest.
     fn pinned(&self) -> Option<String> {
         match &self.what {
-            What::Image { reference, digest: Some(digest) } => Some(reference.pinned(digest).on_nodes().to_string()),
+            What::Image { reference, digest: Some(digest) } => Some(reference.by_digest(digest).to_string()),
             _ => None,
         }
     }

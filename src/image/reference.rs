@@ -77,6 +77,12 @@ impl Reference {
         Self { tag, ..self.clone() }
     }
 
+    /// The name by a digest alone, by which engines and nodes know what was pulled by it.
+    #[must_use]
+    pub fn by_digest(&self, digest: &Digest) -> Self {
+        self.pinned(digest).on_nodes()
+    }
+
     /// The same image with a tag in the place of its digest, for registries that are pushed to.
     #[must_use]
     pub fn tagged(&self) -> Self {

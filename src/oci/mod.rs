@@ -15,5 +15,7 @@ pub use blob::BlobWriter;
 pub use error::OciError;
 pub use layer::{Entry, Layer, Source};
 pub(crate) use store::PULLED_BY;
+#[cfg(test)]
+pub(crate) use store::tests::scratch_store;
 pub use store::{Freed, Store, StoredImage};
 pub use types::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, RunConfig, media};

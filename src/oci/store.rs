@@ -313,10 +313,10 @@ impl Store {
         let parsed: Manifest = self.read_json(&manifest.digest)?;
         let mut size = manifest.size;
         for blob in std::iter::once(&parsed.config).chain(&parsed.layers) {
-            match fs::metadata(self.blob_path(&blob.digest)) {
-                Ok(meta) if meta.len() == blob.size => size += blob.size,
-                _ => return Ok(None),
+            if !self.has_whole(blob) {
+                return Ok(None);
             }
+            size += blob.size;
         }
         let mut plain = Descriptor::new(&manifest.media_type, manifest.digest.clone(), manifest.size);
         if plain.media_type.is_empty() {
@@ -428,4 +428,4 @@ pub(crate) fn distinct_blobs(images: &[StoredImage]) -> BTreeMap<Digest, u64> {
 
 #[cfg(test)]
 #[path = "store_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,8 @@ use super::super::{Layer, Source};
 use super::*;
 use crate::oci::{ImageSpec, RunConfig, assemble};
 
-fn open() -> (tempfile::TempDir, Store) {
+/// A store in a directory of its own, which goes with the first of the two.
+pub(crate) fn scratch_store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     (dir, store)
@@ -22,7 +23,7 @@ fn image(store: &Store, reference: &str, content: &str) -> StoredImage {
 
 #[tokio::test]
 async fn a_blob_is_kept_only_with_the_right_digest() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let right = Digest::of(b"content");
     assert_eq!(store.put_blob(Some(&right), &b"content"[..]).await.unwrap(), (right.clone(), 7));
     let wrong = Digest::of(b"other");
@@ -34,7 +35,7 @@ async fn a_blob_is_kept_only_with_the_right_digest() {
 
 #[test]
 fn tags_are_per_platform_and_the_last_one_wins() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let (amd64, arm64) = (Platform::linux("amd64"), Platform::linux("arm64"));
     let first = image(&store, "a:1", "one");
     let second = image(&store, "a:1", "two");
@@ -49,7 +50,7 @@ fn tags_are_per_platform_and_the_last_one_wins() {
 
 #[test]
 fn an_image_with_a_lost_or_short_blob_is_not_there() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let image = image(&store, "a:1", "one");
     let path = store.blob_path(&image.layers[0].digest);
     fs::write(&path, "short").unwrap();
@@ -60,7 +61,7 @@ fn an_image_with_a_lost_or_short_blob_is_not_there() {
 
 #[test]
 fn a_damaged_manifest_is_an_error() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let image = image(&store, "a:1", "one");
     fs::write(store.blob_path(&image.manifest.digest), "{}").unwrap();
     assert!(matches!(store.image("a:1", &image.platform), Err(OciError::Damaged { .. })));
@@ -68,7 +69,7 @@ fn a_damaged_manifest_is_an_error() {
 
 #[test]
 fn prune_keeps_what_is_named_or_young() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let kept = image(&store, "a:1", "one");
     let gone = image(&store, "b:1", "two");
     store.untag("b:1", &gone.platform).unwrap();
@@ -81,7 +82,7 @@ fn prune_keeps_what_is_named_or_young() {
 
 #[test]
 fn a_blob_that_is_not_as_long_as_it_should_be_is_not_there() {
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let image = image(&store, "a:1", "one");
     let layer = &image.layers[0];
     assert!(store.has_whole(layer));
@@ -93,7 +94,7 @@ fn a_blob_that_is_not_as_long_as_it_should_be_is_not_there() {
 
 #[test]
 fn a_cache_is_open_to_many_or_to_one_alone() {
-    let (dir, store) = open();
+    let (dir, store) = scratch_store();
     let (second, clone) = (Store::open(dir.path()).unwrap(), store.clone());
     for one in [store, second, clone] {
         assert!(Store::open_alone(dir.path()).unwrap().is_none());

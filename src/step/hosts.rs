@@ -37,7 +37,7 @@ impl HostsStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("{}: + {}", self.file.display(), self.names.join(" "));
         let text = hosts::read(&world.ctx, &self.file).map_err(|error| StepError::of(&error))?;
-        if !hosts::has_block(&String::from_utf8_lossy(&text), &world.environment) {
+        if !hosts::has_block(&text, &world.environment) {
             return Ok(Observed::new(Action::Create, what));
         }
         let state = match self.known_address(world).await? {

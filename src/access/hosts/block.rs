@@ -109,7 +109,7 @@ pub struct Conflict {
 
 /// How the environment's block compares with `entries`.
 pub fn state(text: &[u8], environment: &str, entries: &[Entry]) -> State {
-    if !has(text, environment) {
+    if !has_block(text, environment) {
         State::Absent
     } else if with_block(text, environment, entries) == text {
         State::Present
@@ -118,14 +118,9 @@ pub fn state(text: &[u8], environment: &str, entries: &[Entry]) -> State {
     }
 }
 
-/// Whether anything of the environment's block is there.
-pub fn has_block(text: &str, environment: &str) -> bool {
-    has(text.as_bytes(), environment)
-}
-
-/// As [`has_block`], of a text that need not be UTF-8.
-pub(super) fn has(text: &[u8], environment: &str) -> bool {
-    lines(text).any(|line| marker(line).is_some_and(|marker| marker.environment == environment))
+/// Whether anything of the environment's block is there. The text need not be UTF-8.
+pub fn has_block(text: impl AsRef<[u8]>, environment: &str) -> bool {
+    lines(text.as_ref()).any(|line| marker(line).is_some_and(|marker| marker.environment == environment))
 }
 
 /// The environments that have a block, with its valid lines, in the order of the file.

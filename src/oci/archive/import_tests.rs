@@ -2,13 +2,7 @@ use std::io::Write as _;
 
 use super::super::{ArchiveFormat, export};
 use super::*;
-use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble};
-
-fn open() -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
-    (dir, store)
-}
+use crate::oci::{ImageSpec, Layer, RunConfig, Source, assemble, scratch_store};
 
 fn image(store: &Store, reference: &str) -> StoredImage {
     let mut layer = Layer::new();
@@ -82,7 +76,7 @@ fn state(store: &Store) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn what_is_exported_is_imported_again() {
-    let (_from_dir, from) = open();
+    let (_from_dir, from) = scratch_store();
     let images = [image(&from, "devstack.local/a:1"), image(&from, "devstack.local/b:2")];
     for format in [ArchiveFormat::Oci, ArchiveFormat::Docker] {
         let bytes = bytes_of(&from, &images, format).await;
@@ -90,7 +84,7 @@ async fn what_is_exported_is_imported_again() {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&bytes).unwrap();
         for bytes in [bytes, gzip.finish().unwrap()] {
-            let (_to_dir, to) = open();
+            let (_to_dir, to) = scratch_store();
             assert_eq!(import_reader(&to, bytes.as_slice()).unwrap(), images);
             assert_eq!(to.image("devstack.local/b:2", &Platform::linux("amd64")).unwrap().as_ref(), Some(&images[1]));
         }
@@ -99,9 +93,9 @@ async fn what_is_exported_is_imported_again() {
 
 #[tokio::test]
 async fn every_single_damaged_byte_of_a_blob_is_noticed_and_nothing_changes() {
-    let (_from_dir, from) = open();
+    let (_from_dir, from) = scratch_store();
     let whole = bytes_of(&from, &[image(&from, "a:1")], ArchiveFormat::Oci).await;
-    let (_to_dir, to) = open();
+    let (_to_dir, to) = scratch_store();
     import_reader(&to, bytes_of(&from, &[image(&from, "kept:1")], ArchiveFormat::Oci).await.as_slice()).unwrap();
     let before = state(&to);
     let inside_layer = whole.windows(64).position(|window| window == [7; 64]).unwrap();
@@ -131,7 +125,7 @@ fn hostile_archives_are_refused() {
         ("fifo", vec![Item::Fifo("layer.tar")], "is neither file nor directory"),
         ("twice", vec![Item::File("index.json", text()), Item::File("./index.json", text())], "is there twice"),
     ];
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let before = state(&store);
     for (name, items, reason) in cases {
         let error = import_reader(&store, archive(&items).as_slice()).unwrap_err();
@@ -158,7 +152,7 @@ fn what_is_no_archive_is_refused() {
         ("oversized", archive(&[Item::File("index.json", bomb)]), "index.json of the archive is larger than"),
         ("missing", archive(&[Item::File("index.json", index(&Digest::of(b"gone")))]), "is missing"),
     ];
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let before = state(&store);
     for (name, bytes, message) in cases {
         let error = import_reader(&store, bytes.as_slice()).unwrap_err();
@@ -218,7 +212,7 @@ fn documents_that_name_each_other_without_end_are_refused() {
         ("tall", layout(tall, &[&layered, &config]), "names too many layers"),
         ("docker", docker, "names too many images"),
     ];
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let before = state(&store);
     for (name, bytes, reason) in cases {
         let error = import_reader(&store, bytes.as_slice()).unwrap_err();
@@ -233,7 +227,7 @@ fn documents_that_name_each_other_without_end_are_refused() {
 #[test]
 fn what_an_archive_calls_itself_is_told_without_control_characters() {
     let name = |_| r#","annotations":{"io.containerd.image.name":"a\u001b[2J:1"}"#.to_owned();
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     for blob in [&b"{"[..], b"{}"] {
         let bytes = layout(entries(1, &Digest::of(blob), name), &[blob]);
         let error = import_reader(&store, bytes.as_slice()).unwrap_err().to_string();
@@ -256,7 +250,7 @@ fn a_layer_that_is_named_often_is_unpacked_once() {
         Item::File("c.json", config.into_bytes()),
         Item::File("manifest.json", manifest.into_bytes()),
     ]);
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let began = std::time::Instant::now();
     assert_eq!(import_reader(&store, bytes.as_slice()).unwrap()[0].layers.len(), 2000);
     // 16 GB take minutes.
@@ -279,7 +273,7 @@ fn links_between_layers_of_docker_save_are_followed() {
             Item::File("manifest.json", manifest.as_bytes().to_vec()),
         ])
     };
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let images = import_reader(&store, items(layer).as_slice()).unwrap();
     let names: Vec<&str> = images.iter().map(|image| image.reference.as_str()).collect();
     assert_eq!(names, ["old:1", "old:2"]);
@@ -322,7 +316,7 @@ fn platforms_that_an_engine_did_not_save_are_passed_over() {
         Item::File(&name(&platforms), platforms.clone()),
         Item::File("index.json", index.into_bytes()),
     ]);
-    let (_dir, store) = open();
+    let (_dir, store) = scratch_store();
     let images = import_reader(&store, bytes.as_slice()).unwrap();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].reference, "docker.io/library/x:1");
