@@ -54,11 +54,10 @@ impl Dirs {
     pub fn of(vars: &Vars) -> Option<Self> {
         let base = directories::BaseDirs::new()?;
         let project = directories::ProjectDirs::from("dev", "devstack", "devstack")?;
-        let state = vars.get("DEVSTACK_HOME").map_or_else(
-            || project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_path_buf(),
-            PathBuf::from,
-        );
-        let cache = vars.get("DEVSTACK_CACHE").map_or_else(|| project.cache_dir().to_path_buf(), PathBuf::from);
+        let state = vars
+            .get("DEVSTACK_HOME")
+            .map_or_else(|| project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_path_buf(), absolute);
+        let cache = vars.get("DEVSTACK_CACHE").map_or_else(|| project.cache_dir().to_path_buf(), absolute);
         Some(Self { state, cache, home: base.home_dir().to_path_buf() })
     }
 
@@ -131,7 +130,8 @@ impl Context {
 
     fn listed_kubeconfigs(&self) -> impl Iterator<Item = PathBuf> {
         let listed = std::env::split_paths(self.vars.get("KUBECONFIG").unwrap_or_default());
-        listed.filter(|path| !path.as_os_str().is_empty() && !path.starts_with(&self.dirs.state))
+        let listed = listed.filter(|path| !path.as_os_str().is_empty()).map(absolute);
+        listed.filter(|path| !path.starts_with(&self.dirs.state))
     }
 
     fn default_kubeconfig(&self) -> PathBuf {
@@ -140,8 +140,13 @@ impl Context {
 
     /// The hosts file to manage: `DEVSTACK_HOSTS_FILE`, else the system's.
     pub fn hosts_file(&self) -> PathBuf {
-        self.vars.get("DEVSTACK_HOSTS_FILE").map_or_else(|| Path::new("/etc/hosts").to_path_buf(), PathBuf::from)
+        self.vars.get("DEVSTACK_HOSTS_FILE").map_or_else(|| Path::new("/etc/hosts").to_path_buf(), absolute)
     }
+}
+
+/// A path of a variable as it means the same in any working directory: what is recorded of it is read in others.
+fn absolute(path: impl AsRef<Path>) -> PathBuf {
+    std::path::absolute(&path).unwrap_or_else(|_| path.as_ref().to_path_buf())
 }
 
 #[cfg(test)]
@@ -162,5 +167,18 @@ mod tests {
         assert_eq!(files(""), std::slice::from_ref(&home));
         assert_eq!(files(&own), [home], "as after eval \"$(devstack env)\"");
         assert_eq!(files(&format!("{own}::/work:/lab")), [Path::new("/work"), Path::new("/lab")]);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(files("./config:lab"), [here.join("config"), here.join("lab")], "recorded, and read elsewhere");
+    }
+
+    #[test]
+    fn paths_of_variables_do_not_follow_the_working_directory() {
+        let mut ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let here = std::env::current_dir().unwrap();
+        let vars = [("DEVSTACK_HOME", "state"), ("DEVSTACK_CACHE", "./cache"), ("DEVSTACK_HOSTS_FILE", "hosts")];
+        ctx.vars = Vars::from(vars);
+        assert_eq!(ctx.hosts_file(), here.join("hosts"));
+        let dirs = Dirs::of(&ctx.vars).unwrap();
+        assert_eq!((dirs.state, dirs.cache), (here.join("state"), here.join("cache")));
     }
 }

@@ -101,6 +101,14 @@ impl Run<'_> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Run<'a> {
+    /// The run of one step after others that gave these outputs.
+    pub fn after(ctx: &'a Context, world: &'a World, journal: &'a Journal, outputs: BTreeMap<String, Value>) -> Self {
+        Self { ctx, world, journal, settled: false, outputs: Mutex::new(outputs), progress: BTreeMap::new() }
+    }
+}
+
 async fn reached(mut receiver: watch::Receiver<Progress>, wanted: Progress) -> bool {
     match receiver.wait_for(|progress| *progress >= wanted).await {
         Ok(progress) => *progress != Progress::Failed,

@@ -266,7 +266,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                 continue;
             };
             let step = id::content(&content.bucket);
-            let before = inputs.before.get(&step).and_then(|outputs| outputs.get("keys")).cloned().unwrap_or_default();
+            let before = inputs.before.get(&step).and_then(|outputs| serde_json::from_value(outputs.clone()).ok());
             nodes.push(node(
                 step,
                 &[(&component.name, Done)],
@@ -283,7 +283,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
                     port: content.port,
                     key: credential.username.clone(),
                     secret: Secret(credential.password.clone()),
-                    before: serde_json::from_value(before).unwrap_or_default(),
+                    before,
                 }),
             ));
         }

@@ -192,7 +192,7 @@ fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
         devstack: env!("CARGO_PKG_VERSION").to_owned(),
         environment: gathered.world.environment.clone(),
         profile: gathered.source.clone(),
-        sets: gathered.sets.clone(),
+        sets: gathered.profile.settings.clone(),
         provider: gathered.world.provider.to_string(),
         nodes: gathered.nodes_asked,
         context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
@@ -232,7 +232,7 @@ fn settings(before: &Opened, gathered: &Gathered) -> Vec<Setting> {
         all
     };
     let before = of(&before.profile, before.nodes, &before.sets);
-    let after = of(&gathered.source, gathered.nodes_asked, &gathered.sets);
+    let after = of(&gathered.source, gathered.nodes_asked, &gathered.profile.settings);
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let differs = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
     let shown = |name: &String, values: &BTreeMap<String, String>| {

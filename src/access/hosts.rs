@@ -7,7 +7,9 @@ mod block;
 
 use std::path::{Path, PathBuf};
 
-pub use block::{Conflict, Entry, EntryError, State, blocks, conflicts, has_block, state, with_block, without_block};
+pub use block::{
+    Conflict, Entry, EntryError, State, blocks, conflicts, has_block, is_local, state, with_block, without_block,
+};
 
 pub use super::privilege::Access;
 use super::privilege::{self, sudo};

@@ -41,12 +41,8 @@ pub struct Object {
 pub struct Site {
     /// The objects, by key.
     pub objects: Vec<Object>,
-    /// The path that a browser opens, without its leading slash; empty for the index of a directory.
-    pub entry: String,
-    /// SHA-256 of the bytes that the entry answers with.
+    /// SHA-256 of what a browser opens first: the file, or the index of a directory.
     pub sha256: String,
-    /// Bytes of the entry.
-    pub size: u64,
 }
 
 /// Why a file or directory is no site.
@@ -114,16 +110,14 @@ impl Site {
 
     /// A site of one file: the file, and a page that shows it.
     fn of_file(file: Object) -> Self {
-        let (entry, sha256, size) = (file.key.clone(), file.sha256.clone(), file.size);
+        let sha256 = file.sha256.clone();
+        let page = (file.key != "index.html").then(|| Bytes::from(page(&file.key, &file.media_type)));
         let mut objects = vec![file];
-        if entry != "index.html" {
-            let page = Bytes::from(page(&entry, &objects[0].media_type));
+        if let Some(page) = page {
             let digest = hex::encode(&Sha256::digest(&page));
             objects.push(describe("index.html".to_owned(), page.len() as u64, digest, Body::Bytes(page)));
         }
-        // `http.FileServer` redirects `/index.html` to `/`.
-        let entry = if entry == "index.html" { String::new() } else { entry };
-        Self { objects, entry, sha256, size }
+        Self { objects, sha256 }
     }
 
     fn of_directory(root: &Path) -> Result<Self, SiteError> {
@@ -152,8 +146,8 @@ impl Site {
         objects.sort_by(|one, other| one.key.cmp(&other.key));
         let index = objects.iter().find(|object| object.key == "index.html");
         let index = index.ok_or_else(|| SiteError::NoIndex(root.to_path_buf()))?;
-        let (sha256, size) = (index.sha256.clone(), index.size);
-        Ok(Self { objects, entry: String::new(), sha256, size })
+        let sha256 = index.sha256.clone();
+        Ok(Self { objects, sha256 })
     }
 
     /// A digest over all keys and contents.
@@ -221,7 +215,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cat.gif"), b"GIF89a").unwrap();
         let site = Site::of_path(&dir.path().join("cat.gif")).unwrap();
-        assert_eq!(site.entry, "cat.gif");
         assert_eq!(site.objects.len(), 2);
         assert_eq!(site.objects[0].media_type, "image/gif");
         assert_eq!(site.sha256, hex::encode(&Sha256::digest(b"GIF89a")));
@@ -237,7 +230,7 @@ mod tests {
         std::fs::write(dir.path().join("index.html"), "<p>hi").unwrap();
         let site = Site::of_path(dir.path()).unwrap();
         let keys: Vec<&str> = site.objects.iter().map(|object| object.key.as_str()).collect();
-        assert_eq!((site.entry.as_str(), keys), ("", vec!["css/a.css", "index.html"]));
+        assert_eq!(keys, ["css/a.css", "index.html"]);
         let before = site.digest();
         std::fs::write(dir.path().join("css/a.css"), "b{}").unwrap();
         assert_ne!(Site::of_path(dir.path()).unwrap().digest(), before);

@@ -107,12 +107,23 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     let public: BTreeSet<String> = own.map(|(name, _)| name.clone()).chain(of_components).collect();
     let parameters = loader.world.parameters.iter().filter(|(name, _)| public.contains(*name));
     let parameters = parameters.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let settings = request.settings.iter().map(|(name, text)| {
+        let of_component = || {
+            let (instance, name) = name.split_once('.')?;
+            drafts.iter().find(|draft| draft.instance == instance)?.file.parameters.get(name)
+        };
+        let parameter = merged.parameters.get(name).map(|parameter| &parameter.value).or_else(of_component);
+        let text = parameter.map_or_else(|| text.clone(), |known| parameter::anchored(known, text, request.cwd));
+        (name.clone(), text)
+    });
+    let settings = settings.collect();
     let world = Arc::new(loader.world);
     Ok(Resolved {
         name: merged.name.clone(),
         summary: merged.summary.clone(),
         parameters,
         public,
+        settings,
         definitions: merged.parameters.iter().map(|(name, written)| (name.clone(), written.value.clone())).collect(),
         cluster,
         components: drafts.into_iter().map(|draft| draft.finish(&world)).collect(),

@@ -99,6 +99,42 @@ pub(super) fn from_text(parameter: &Parameter, text: &str) -> Result<Value, Stri
     }
 }
 
+/// A `--set` value as it means the same in any working directory: its relative paths made absolute, all else as given.
+pub(super) fn anchored(parameter: &Parameter, text: &str, cwd: &Path) -> String {
+    let Ok(given) = from_text(parameter, text) else { return text.to_owned() };
+    let mut value = given.clone();
+    anchor(parameter, &mut value, cwd);
+    match value {
+        Value::String(path) => path,
+        same if same == given => text.to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Makes the relative paths in a value absolute.
+fn anchor(parameter: &Parameter, value: &mut Value, cwd: &Path) {
+    match (parameter.kind, value) {
+        (Some(ParameterType::Path), Value::String(text)) => {
+            if let Ok(path) = resolve_path(text, Base::Dir(cwd)) {
+                *text = path;
+            }
+        }
+        (_, Value::Array(items)) => {
+            if let Some(inner) = &parameter.items {
+                items.iter_mut().for_each(|item| anchor(inner, item, cwd));
+            }
+        }
+        (_, Value::Object(fields)) => {
+            for (key, inner) in parameter.fields.iter().flatten() {
+                if let Some(field) = fields.get_mut(key) {
+                    anchor(inner, field, cwd);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Checks a value against its parameter and gives it in its final form: paths absolute, defaults of fields filled in.
 ///
 /// With `template`, texts that hold `${` are references to what is known later and are left alone.
@@ -290,5 +326,33 @@ fn resolve_path(text: &str, base: Base<'_>) -> Result<String, String> {
         Ok(_) => Err(format!("{} is neither a file nor a directory", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!("{} does not exist", path.display())),
         Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_in_lists_and_mappings_are_made_absolute_too() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "").unwrap();
+        let buckets: Parameter = serde_json::from_value(json!({
+            "type": "list",
+            "items": {"type": "object", "fields": {"name": {"type": "string"}, "content": {"type": "path"}}},
+        }))
+        .unwrap();
+        let anchored = |text: &str| anchored(&buckets, text, dir.path());
+        let path = dir.path().join("a");
+        assert_eq!(
+            serde_json::from_str::<Value>(&anchored("[{name: a, content: a}]")).unwrap(),
+            json!([{"name": "a", "content": path}])
+        );
+        assert_eq!(
+            anchored("[{name: a, content: \"builtin:site.gif\"}]"),
+            "[{name: a, content: \"builtin:site.gif\"}]"
+        );
     }
 }

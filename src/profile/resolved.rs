@@ -24,6 +24,8 @@ pub struct Resolved {
     /// The settings whose values may be shown: parameters of other types than `secret`, a component's as
     /// `COMPONENT.NAME`.
     pub public: BTreeSet<String>,
+    /// The settings as they are recorded: as they were given, with relative paths made absolute.
+    pub settings: Vec<(String, String)>,
     /// What the parameters take and are for.
     pub definitions: BTreeMap<String, Parameter>,
     /// The cluster.
@@ -137,10 +139,8 @@ pub struct ContentSpec {
     pub key: String,
     /// The path of that object's URL, such as `/site.gif`, or `/` for the index of a directory.
     pub path: String,
-    /// The size of that object in bytes; `None` where its index page is made by devstack.
+    /// The size of that object in bytes; `None` of a directory without an index, which is no site.
     pub size: Option<u64>,
-    /// Whether devstack makes the `index.html`: the source is one file, or a directory without one.
-    pub generate_index: bool,
     /// The namespace of the pods that serve S3.
     pub namespace: String,
     /// Their labels.

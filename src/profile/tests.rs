@@ -162,6 +162,22 @@ fn requests_are_known_late() {
 }
 
 #[test]
+fn settings_are_recorded_as_they_mean_the_same_in_any_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("public")).unwrap();
+    let facts = crate::cluster::ClusterFacts::own(crate::cluster::Provider::Kind, true, None).to_value();
+    let source = ProfileSource::Builtin("s3www".to_owned());
+    let recorded = |given: &[(&str, &str)]| {
+        let given = settings(given);
+        load(&Request { cwd: dir.path(), ..Request::new(&source, &given, &facts) }).unwrap().settings
+    };
+    let path = dir.path().join("public").display().to_string();
+    let given = [("site", "builtin:site.gif"), ("minio.size", "2Gi"), ("site", "./public")];
+    assert_eq!(recorded(&given), settings(&[given[0], given[1], ("site", &path)]));
+    assert_eq!(recorded(&[("site", &path)]), settings(&[("site", &path)]));
+}
+
+#[test]
 fn settings_change_parameters() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("my cat.gif"), b"GIF89a").unwrap();
@@ -190,11 +206,14 @@ fn settings_change_parameters() {
 
     let resolved = s3www(&[("site", &dir.path().display().to_string())], true).unwrap();
     let content = &component(&resolved, "minio").content[0];
-    assert_eq!((&*content.path, &*content.key, content.generate_index), ("/", "index.html", true));
+    assert_eq!((&*content.path, &*content.key, content.size), ("/", "index.html", None));
     std::fs::write(dir.path().join("index.html"), b"<p>").unwrap();
     let resolved = s3www(&[("site", &dir.path().display().to_string())], true).unwrap();
     let content = &component(&resolved, "minio").content[0];
-    assert_eq!((content.size, content.generate_index), (Some(3), false));
+    assert_eq!(content.size, Some(3));
+    let resolved = s3www(&[("site", &dir.path().join("index.html").display().to_string())], true).unwrap();
+    let content = &component(&resolved, "minio").content[0];
+    assert_eq!((&*content.path, &*content.key), ("/", "index.html"), "the server redirects /index.html");
 }
 
 #[test]

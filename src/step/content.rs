@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::access::s3::{S3, S3Error};
@@ -38,8 +39,17 @@ pub struct ContentStep {
     pub key: String,
     /// Its secret.
     pub secret: Secret,
-    /// Keys that an earlier `up` wrote.
-    pub before: Vec<String>,
+    /// What an earlier `up` wrote.
+    pub before: Option<Filled>,
+}
+
+/// What was written to a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filled {
+    /// The keys of the objects.
+    pub keys: Vec<String>,
+    /// [`Site::digest`] of them.
+    pub digest: String,
 }
 
 /// A value that shows itself to nobody.
@@ -62,9 +72,19 @@ enum Trouble {
 
 impl ContentStep {
     pub(super) fn observe(&self, world: &World) -> Observed {
+        self.expected(world.kube().is_ok())
+    }
+
+    /// What is to be done, by what is recorded and whether there is a cluster that may still have it.
+    fn expected(&self, is_there: bool) -> Observed {
         let what = format!("bucket {}: {} objects, {} bytes", self.bucket, self.site.objects.len(), self.site.bytes());
-        let action = if world.kube().is_ok() { Action::Leave } else { Action::Create };
-        Observed::new(action, what)
+        match &self.before {
+            Some(before) if is_there => match before.digest == self.site.digest() {
+                true => Observed::new(Action::Leave, what),
+                false => Observed::new(Action::Repair, what).because("the files are not those that it was filled with"),
+            },
+            _ => Observed::new(Action::Create, what),
+        }
     }
 
     pub(super) async fn apply(&self, run: &Run<'_>, id: &str) -> Result<Applied, StepError> {
@@ -74,12 +94,12 @@ impl ContentStep {
         loop {
             let reason = match self.fill(run, id).await {
                 Ok(changed) => {
-                    let keys: Vec<&str> = self.site.objects.iter().map(|object| object.key.as_str()).collect();
-                    return Ok(Applied {
-                        detail: format!("{} objects, {} bytes", keys.len(), self.site.bytes()),
-                        outputs: json!({"keys": keys, "digest": self.site.digest()}),
-                        changed,
-                    });
+                    let keys: Vec<String> = self.site.objects.iter().map(|object| object.key.clone()).collect();
+                    let detail = format!("{} objects, {} bytes", keys.len(), self.site.bytes());
+                    let filled = Filled { keys, digest: self.site.digest() };
+                    // Of a devstack that was killed in between nothing is recorded.
+                    let changed = changed || self.before.as_ref() != Some(&filled);
+                    return Ok(Applied { detail, outputs: json!(filled), changed });
                 }
                 Err(Trouble::Final(error)) => return Err(error),
                 Err(Trouble::NotYet(reason)) => reason,
@@ -134,7 +154,8 @@ impl ContentStep {
             };
             s3.put(object, progress).await.map_err(|error| trouble(&error))?;
         }
-        for key in self.before.iter().filter(|key| self.site.objects.iter().all(|object| object.key != **key)) {
+        let before = self.before.iter().flat_map(|before| &before.keys);
+        for key in before.filter(|key| self.site.objects.iter().all(|object| object.key != **key)) {
             s3.delete(key).await.map_err(|error| trouble(&error))?;
         }
         s3.put(&marker(&digest), |_| {}).await.map_err(|error| trouble(&error))?;
@@ -203,5 +224,32 @@ fn trouble(error: &S3Error) -> Trouble {
         S3Error::Connection(_) => Trouble::NotYet(error.to_string()),
         S3Error::Refused { status, .. } if status.is_server_error() => Trouble::NotYet(error.to_string()),
         S3Error::Refused { .. } | S3Error::Request(_) => Trouble::Final(StepError::message(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_told_before_they_are_brought() {
+        let site = |text: &'static [u8]| Site::of_bytes("a.txt", text);
+        let step = |before: Option<&Site>| ContentStep {
+            site: site(b"new"),
+            bucket: "site".to_owned(),
+            namespace: String::new(),
+            selector: String::new(),
+            port: 0,
+            key: String::new(),
+            secret: Secret(String::new()),
+            before: before.map(|site| Filled { keys: vec!["a.txt".to_owned()], digest: site.digest() }),
+        };
+        let expected = |before, is_there| step(before).expected(is_there);
+        let (old, same) = (site(b"old"), site(b"new"));
+        assert_eq!(expected(Some(&same), true).action, Action::Leave);
+        assert_eq!(expected(Some(&old), true).action, Action::Repair);
+        assert!(expected(Some(&old), true).why.is_some());
+        assert_eq!(expected(Some(&same), false).action, Action::Create, "a cluster that has to be made has nothing");
+        assert_eq!(expected(None, true).action, Action::Create);
     }
 }

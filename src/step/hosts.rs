@@ -12,7 +12,7 @@ use crate::journal::Undo;
 use crate::ports::kube::ObjectKey;
 use crate::step::{Applied, Observed, StepError, World};
 
-/// What the step gives where sudo did not let it do its work.
+/// What the step gives where the names are not in the file: sudo did not let it, or their address is a public one.
 pub const LEFT_OUT: &str = "left_out";
 
 /// Points names at the ingress.
@@ -37,10 +37,17 @@ impl HostsStep {
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let what = format!("{}: + {}", self.file.display(), self.names.join(" "));
         let text = hosts::read(&world.ctx, &self.file).map_err(|error| StepError::of(&error))?;
-        if !hosts::has_block(&text, &world.environment) {
-            return Ok(Observed::new(Action::Create, what));
-        }
-        let state = match self.known_address(world).await? {
+        let has_block = hosts::has_block(&text, &world.environment);
+        let address = match self.before {
+            Some(address) if !hosts::is_local(address) => Some(address),
+            _ if !has_block => return Ok(Observed::new(Action::Create, what)),
+            _ => self.known_address(world).await?,
+        };
+        let state = match address {
+            Some(public) if !hosts::is_local(public) => {
+                let action = if has_block { Action::Remove } else { Action::Leave };
+                return Ok(Observed::new(action, what).because(format!("{public} is a public address")));
+            }
             Some(address) => hosts::state(&text, &world.environment, &self.block(address)?),
             None => return Ok(Observed::new(Action::Later, what).because("its address is known after the cluster")),
         };
@@ -81,9 +88,18 @@ impl HostsStep {
             }
             None => IpAddr::V4(Ipv4Addr::LOCALHOST),
         };
-        let block = self.block(address)?;
         let detail = self.names.join(" ");
         let environment = &run.world.environment;
+        if !hosts::is_local(address) {
+            // Lines of an earlier address lead elsewhere by now.
+            let changed = hosts::remove(run.ctx, &*run.world.runner, &self.file, environment).await;
+            return Ok(Applied {
+                detail: format!("left out: {address} is a public address"),
+                outputs: json!({LEFT_OUT: true}),
+                changed: changed.map_err(|error| StepError::of(&error))?,
+            });
+        }
+        let block = self.block(address)?;
         let text = hosts::read(run.ctx, &self.file).map_err(|error| StepError::of(&error))?;
         if hosts::state(&text, environment, &block) == hosts::State::Present {
             return Ok(Applied { detail, ..Applied::default() });
@@ -99,5 +115,45 @@ impl HostsStep {
             }
             Err(error) => Err(StepError::of(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::Journal;
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+
+    #[tokio::test]
+    async fn a_public_address_gets_no_name_and_an_up_goes_on() {
+        const FILE: &str = "/etc/hosts";
+        let fs = FakeFs::default();
+        fs.put(FILE, "127.0.0.1 localhost\n", 0o644);
+        let ctx = fake::context(&fs, &FakeClock::default());
+        let world = World::new(&ctx, "demo", Arc::new(FakeEngine::default()), Arc::new(FakeRunner::default()));
+        let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+        let apply = async |address: &str| {
+            let step = HostsStep {
+                file: FILE.into(),
+                names: vec!["demo.test".to_owned()],
+                address: Some(("a/b".to_owned(), "reach".to_owned())),
+                before: address.parse().ok(),
+            };
+            let outputs = BTreeMap::from([("reach".to_owned(), json!({"a/b": address}))]);
+            let expected = step.observe(&world).await.unwrap().action;
+            let applied = step.apply(&Run::after(&ctx, &world, &journal, outputs), "hosts").await.unwrap();
+            (
+                expected,
+                applied.changed,
+                applied.outputs[LEFT_OUT].as_bool(),
+                fs.text(FILE).unwrap().contains("demo.test"),
+            )
+        };
+        assert_eq!(apply("34.1.2.3").await, (Action::Leave, false, Some(true), false));
+        assert_eq!(apply("10.1.2.3").await, (Action::Create, true, None, true));
+        assert_eq!(apply("100.64.0.7").await, (Action::Remove, true, Some(true), false), "its line leads elsewhere");
     }
 }

@@ -37,8 +37,6 @@ pub struct Gathered {
     pub profile: Resolved,
     /// The profile as it is recorded.
     pub source: String,
-    /// `--set`, with paths made absolute.
-    pub sets: Vec<(String, String)>,
     /// `--nodes`, as the command line says it or an earlier one did.
     pub nodes_asked: Option<u8>,
     /// What was read.
@@ -151,6 +149,10 @@ pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failur
     // A wrong profile is told before a missing engine.
     let name = load(ctx, &settled, &ClusterFacts::own(Provider::Kind, false, None))?.name;
     let environment = settled.environment.clone().unwrap_or(name);
+    crate::environments::environment_name(&environment).map_err(|why| {
+        Failure::usage(format!("the profile's name `{environment}` cannot be the environment's: {why}"))
+            .hint("give the environment a name of its own: devstack up --env NAME")
+    })?;
     let opened = Journal::open(&ctx.dirs.environment(&environment), ctx.fs.clone())?.opened();
     let world = World::real(ctx, &environment);
     let provider = match provider::settle(&environment, desired, opened.as_ref())? {
@@ -206,7 +208,6 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
         world,
         profile,
         source: settled.recorded_source,
-        sets: settled.sets,
         nodes_asked: settled.nodes,
         facts,
         node: Some(node),

@@ -106,7 +106,6 @@ pub(super) async fn decide(facts: &Facts, cache: &Path) -> Result<(Gathered, Vec
         nodes: profile.cluster.nodes,
         profile,
         source: "s3www".to_owned(),
-        sets: Vec::new(),
         nodes_asked: None,
         facts: facts.clone(),
         node: Some(node),

@@ -56,7 +56,6 @@ pub(super) async fn gather(
         world,
         profile,
         source: settled.recorded_source,
-        sets: settled.sets,
         nodes_asked: settled.nodes,
         facts: Facts { source: None, host, engine, nodes: Vec::new() },
         node: None,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::access::incluster;
 use crate::access::verify::{self, Endpoint, Promise};
+use crate::access::{hosts, incluster};
 use crate::check;
 use crate::cluster::Provider;
 use crate::context::Context;
@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::plan::{Plan, id, route_host, url};
 use crate::ports::engine::EngineError;
 use crate::ports::runner::RunError;
-use crate::profile::ResolvedRoute;
+use crate::profile::{ResolvedRoute, Verification};
 use crate::step::{LEFT_OUT, StepError, World};
 use crate::up::Gathered;
 
@@ -82,11 +82,11 @@ fn found(gathered: &Gathered, outputs: &BTreeMap<String, Value>) -> Vec<Entrance
         (true, _) => ("localhost", Some(at)),
         (false, true) => ("test", None),
         (false, false) => {
-            gathered
-                .world
-                .ctx
-                .events
-                .warn(format!("the hosts file cannot be changed: point the names at {ip} yourself"));
+            let why = match hosts::is_local(ip) {
+                true => "the hosts file cannot be changed",
+                false => "the hosts file gets no public address from devstack",
+            };
+            gathered.world.ctx.events.warn(format!("{why}: point the names at {ip} yourself"));
             ("test", Some(at))
         }
     };
@@ -116,11 +116,12 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
             scope.set(&format!("routes.{}.url", route.name), url);
         }
     }
-    let verifications = gathered.profile.verify(&scope)?;
-    let mut promises = Vec::new();
+    let mut verifications = gathered.profile.verify(&scope)?;
+    let mut promises: Vec<Promise> = Vec::new();
     for route in &gathered.profile.routes {
         let own = scope.get(&format!("routes.{}.url", route.name)).and_then(Value::as_str).unwrap_or_default();
-        let wanted = verifications.iter().find(|one| one.url == own);
+        let wanted = verifications.iter().position(|one| one.url == own).map(|at| verifications.remove(at));
+        let wanted = wanted.as_ref();
         for entrance in &entrances {
             promises.push(Promise {
                 name: format!("{}{}", route.name, entrance.suffix),
@@ -134,20 +135,35 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
         }
     }
     for one in verifications {
-        if promises.iter().any(|promise| promise.url == one.url) {
-            continue;
-        }
-        promises.push(Promise {
-            name: format!("verify {}", one.url),
-            url: one.url,
-            status: one.status,
-            sha256: one.sha256,
-            contains: one.contains,
-            dial: None,
-            shown: false,
-        });
+        let promise = further(&promises, one);
+        promises.push(promise);
     }
     Ok(promises)
+}
+
+/// A request of the profile beside those of the routes: what an URL answers may be asked in several ways, and the host
+/// of a route is dialled as the route is.
+fn further(promises: &[Promise], wanted: Verification) -> Promise {
+    let of_host = promises.iter().find(|promise| host(&promise.url) == host(&wanted.url));
+    let name = match promises.iter().filter(|promise| promise.url == wanted.url).count() {
+        0 => format!("verify {}", wanted.url),
+        before => format!("verify {} ({})", wanted.url, before + 1),
+    };
+    Promise {
+        name,
+        dial: of_host.and_then(|promise| promise.dial),
+        url: wanted.url,
+        status: wanted.status,
+        sha256: wanted.sha256,
+        contains: wanted.contains,
+        shown: false,
+    }
+}
+
+/// Scheme, host and port of a URL.
+fn host(url: &str) -> &str {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    url[begin..].find('/').map_or(url, |end| &url[..begin + end])
 }
 
 /// Fetches everything that is promised, all at a time.
@@ -258,6 +274,39 @@ mod tests {
 
     use super::*;
     use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+
+    #[test]
+    fn every_request_of_a_profile_is_made() {
+        let dial = Some(SocketAddr::from(([10, 0, 0, 7], 80)));
+        let url = "http://s3www.test:80/site.gif".to_owned();
+        let mut promises = vec![Promise { name: "site".to_owned(), url: url.clone(), dial, ..Promise::default() }];
+        let ask = |url: &str, text: &str| Verification {
+            url: url.to_owned(),
+            status: 200,
+            sha256: None,
+            contains: Some(text.to_owned()),
+        };
+        let asked = [
+            ask(&url, "a"),
+            ask(&url, "b"),
+            ask("http://s3www.test:80/x", "c"),
+            ask("http://x.svc.cluster.local/", "d"),
+        ];
+        for one in asked {
+            let promise = further(&promises, one);
+            promises.push(promise);
+        }
+        let made: Vec<_> = promises[1..].iter().map(|one| (&*one.name, one.contains.as_deref(), one.dial)).collect();
+        assert_eq!(
+            made,
+            [
+                ("verify http://s3www.test:80/site.gif (2)", Some("a"), dial),
+                ("verify http://s3www.test:80/site.gif (3)", Some("b"), dial),
+                ("verify http://s3www.test:80/x", Some("c"), dial),
+                ("verify http://x.svc.cluster.local/", Some("d"), None),
+            ]
+        );
+    }
 
     #[tokio::test]
     async fn an_engine_that_went_away_is_the_cause_and_not_what_broke_with_it() {

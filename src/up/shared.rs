@@ -62,7 +62,6 @@ pub(super) async fn gather(
         world,
         profile,
         source: settled.recorded_source,
-        sets: settled.sets,
         nodes_asked: settled.nodes,
         facts,
         node: None,

@@ -55,6 +55,22 @@ fn a_wrong_command_line_is_json_where_json_was_asked_for() {
 }
 
 #[test]
+fn a_profile_whose_name_is_too_long_for_an_environment_is_refused() {
+    let environment = TestEnvironment::new();
+    let name = "a".repeat(33);
+    environment.write("long.yaml", &format!("apiVersion: devstack/v1\nkind: Profile\nname: {name}\nextends: s3www\n"));
+    let path = environment.path("long.yaml");
+    insta::assert_snapshot!(environment.run(&["up", &path]), @"
+    exit 2
+    --- stderr
+    error: the profile's name `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa` cannot be the environment's: a name has at most 32 characters
+      hint  give the environment a name of its own: devstack up --env NAME
+    ");
+    let named = environment.run(&["up", &path, "--env", "short"]);
+    assert!(named.contains("engine") && !named.contains("characters"), "{named}");
+}
+
+#[test]
 fn values_say_what_is_wrong_with_them() {
     let environment = TestEnvironment::new();
     for (args, expected) in [

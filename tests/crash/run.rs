@@ -228,7 +228,6 @@ impl Fakes {
             world,
             profile: ground.profile.clone(),
             source: "s3www".to_owned(),
-            sets: Vec::new(),
             nodes_asked: None,
             facts: Facts {
                 engine: Some(EngineFacts { platform: "linux/amd64".to_owned(), ..EngineFacts::default() }),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Ended, Phases, Running, World};
+use crate::harness::{Ended, Phases, Running, World, sha256};
 
 /// A component of the user's own.
 const COMPONENT: &str = "apiVersion: devstack/v1
@@ -101,6 +101,23 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
         assert!(!left.contains("namespace/notes"), "{left}");
         assert_eq!(world.dry_run(&[]), Vec::<String>::new());
         assert_eq!(pods(), before, "a pod was made anew");
+    });
+    phases.run("files of the user's own are found from any directory, and told when they change", || {
+        let index = world.aside.join("site/index.html");
+        std::fs::create_dir_all(index.parent().unwrap()).unwrap();
+        std::fs::write(&index, "one").unwrap();
+        let mut command = world.command(&["up", &profile, "--set", "site=./site"]);
+        command.current_dir(&world.aside);
+        world.check(&Running::start(command).end().expect(0));
+        assert_eq!(world.dry_run(&[]), Vec::<String>::new());
+        std::fs::write(&index, "two").unwrap();
+        let changes = world.dry_run(&[]);
+        assert!(changes.len() == 1 && changes[0].starts_with("content.site repair bucket site: 1 objects, 3 bytes "));
+        let ended = world.up(&[]);
+        assert_eq!(ended.last("result")["endpoints"][0]["sha256"], sha256(b"two"));
+        // One file, and one that the server redirects to its directory.
+        let ended = world.up(&["--set", &format!("site={}", index.display())]);
+        assert_eq!(ended.last("result")["endpoints"][0]["sha256"], sha256(b"two"));
     });
     phases.run("down leaves nothing", || world.down());
     phases.end();

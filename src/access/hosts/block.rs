@@ -66,7 +66,8 @@ impl std::str::FromStr for Entry {
     }
 }
 
-fn is_local(address: IpAddr) -> bool {
+/// Whether a name may be given this address: one of this host or of a private network.
+pub fn is_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
