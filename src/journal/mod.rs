@@ -1,9 +1,10 @@
 //! The write-ahead journal of an environment: every change on the host and the cluster, recorded with its complete
 //! undo before it is made.
 //!
-//! One JSON line a record, appended and synced. A torn last line (a kill or a full disk in the middle of an append)
-//! belongs to a change that was never begun and is dropped. `down` needs nothing but these lines, and not even them:
-//! what carries the environment's label or reserved name is found without a journal.
+//! One JSON line a record, appended and synced. A torn last line (a kill, a power cut or a full disk in the middle of
+//! an append) belongs to a change that was never begun; the next append takes its place, so that it never stands
+//! between records. `down` needs nothing but these lines, and not even all of them: what carries the environment's
+//! label or reserved name is found without a journal.
 
 mod lock;
 mod record;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use crate::cluster::Provider;
 use crate::cluster::guard::Identity;
 use crate::error::{Advise, ExitCode, advice_on_writing};
 use crate::ports::HostFs;
@@ -79,7 +81,7 @@ impl Advise for JournalError {
             Self::Io { path, source, .. } => advice_on_writing(path, source)
                 .unwrap_or_else(|| format!("look at {}, then run the same command again", path.display())),
             Self::Damaged { .. } => {
-                "`devstack down` works without a journal: it finds what is devstack's by label and name".to_owned()
+                "`devstack down` goes by what can still be read of it, and finds the rest by label and name".to_owned()
             }
             Self::Newer { written_by, .. } => format!("use devstack {written_by} or newer for this environment"),
             Self::Locked { .. } => "wait for it to end, or stop it, then run the same command again".to_owned(),
@@ -102,7 +104,9 @@ pub struct Journal {
 #[derive(Debug, Default)]
 struct State {
     records: Vec<Record>,
-    /// Bytes of a torn last line that the next append must end.
+    /// How many bytes of the file are whole lines.
+    whole: usize,
+    /// Whether a torn line follows them, or only the last one's end is missing.
     torn: bool,
 }
 
@@ -112,13 +116,25 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Damaged`], [`JournalError::Newer`], [`JournalError::Io`].
     pub fn open(dir: &Path, fs: Arc<dyn HostFs>) -> Result<Self, JournalError> {
+        match Self::salvage(dir, fs)? {
+            (journal, None) => Ok(journal),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// What can be read of the journal, and the first damage where there is one: whoever only takes back goes by the
+    /// records that are left, which are all that tells of most of it.
+    ///
+    /// # Errors
+    /// [`JournalError::Newer`], [`JournalError::Io`].
+    pub fn salvage(dir: &Path, fs: Arc<dyn HostFs>) -> Result<(Self, Option<JournalError>), JournalError> {
         let path = dir.join("journal.jsonl");
         let bytes = fs
             .read(&path)
             .map_err(|source| JournalError::Io { action: "read", path: path.clone(), source })?
             .unwrap_or_default();
-        let state = replay(&path, &bytes)?;
-        Ok(Self { path, fs, state: Arc::new(Mutex::new(state)) })
+        let (state, damage) = replay(&path, &bytes)?;
+        Ok((Self { path, fs, state: Arc::new(Mutex::new(state)) }, damage))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -135,12 +151,13 @@ impl Journal {
         let mut line = serde_json::to_vec(&record).map_err(|error| fail(error.into()))?;
         line.push(b'\n');
         let mut state = self.state();
-        if state.torn {
-            line.insert(0, b'\n');
-        }
-        match self.fs.append(&self.path, &line) {
-            Ok(()) => {
-                state.torn = false;
+        let written = match state.torn {
+            true => self.mend(state.whole, &line),
+            false => self.fs.append(&self.path, &line).map(|()| state.whole + line.len()),
+        };
+        match written {
+            Ok(whole) => {
+                (state.whole, state.torn) = (whole, false);
                 state.records.push(record);
             }
             Err(error) => {
@@ -154,6 +171,19 @@ impl Journal {
         Ok(())
     }
 
+    /// Puts a line in the place of what is torn behind the whole ones; gives the length of the file. The file is
+    /// replaced at once, so that a kill leaves what it was or what it shall be.
+    fn mend(&self, whole: usize, line: &[u8]) -> std::io::Result<usize> {
+        let mut bytes = self.fs.read(&self.path)?.unwrap_or_default();
+        bytes.truncate(whole);
+        if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(line);
+        self.fs.write(&self.path, &bytes, 0o600)?;
+        Ok(bytes.len())
+    }
+
     /// Whether anything was ever recorded.
     pub fn is_empty(&self) -> bool {
         self.state().records.is_empty()
@@ -163,6 +193,20 @@ impl Journal {
     pub fn opened(&self) -> Option<Opened> {
         self.state().records.iter().rev().find_map(|record| match record {
             Record::Opened(opened) => Some(opened.clone()),
+            _ => None,
+        })
+    }
+
+    /// Where the environment's cluster comes from. Where the record that says so is lost, what is to be taken back
+    /// tells.
+    pub fn provider(&self) -> Option<Provider> {
+        if let Some(opened) = self.opened() {
+            return opened.provider.parse().ok();
+        }
+        self.pending().iter().find_map(|(_, undo)| match undo {
+            Undo::KindCluster { .. } | Undo::EngineNetwork { .. } => Some(Provider::Kind),
+            Undo::MinikubeCluster { .. } => Some(Provider::Minikube),
+            Undo::KubeObjects { .. } => Some(Provider::Existing),
             _ => None,
         })
     }
@@ -256,149 +300,48 @@ pub fn make_room(fs: &dyn HostFs, dir: &Path) -> Result<(), JournalError> {
     written.and(removed).map_err(fail)
 }
 
-fn replay(path: &Path, bytes: &[u8]) -> Result<State, JournalError> {
-    let text = String::from_utf8_lossy(bytes);
-    let torn = !bytes.is_empty() && !bytes.ends_with(b"\n");
-    let lines: Vec<&str> = text.lines().collect();
-    let mut records = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let value: Result<Value, _> = serde_json::from_str(line);
-        if let Ok(value) = &value
-            && let Some(version) = value.get("version").and_then(Value::as_u64)
-            && version > u64::from(VERSION)
-        {
-            let written_by = value.get("devstack").and_then(Value::as_str).unwrap_or("of a newer kind");
-            return Err(JournalError::Newer { path: path.to_path_buf(), version, written_by: written_by.to_owned() });
-        }
-        match value.and_then(serde_json::from_value::<Record>) {
-            Ok(record) => records.push(record),
-            // A line that was torn, and was ended by a later append, is a change that was never begun.
-            Err(error) if error.is_eof() || (torn && index + 1 == lines.len()) => {}
+/// The records of a journal, and its first damage.
+fn replay(path: &Path, bytes: &[u8]) -> Result<(State, Option<JournalError>), JournalError> {
+    let mut state = State::default();
+    let mut damage = None;
+    let mut end = 0;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        end += line.len();
+        // What a power cut kept from the disk reads as NULs, and may be the line's beginning alone.
+        let torn = end == bytes.len() && (!line.ends_with(b"\n") || line.contains(&0));
+        let text = String::from_utf8_lossy(line);
+        match record(path, text.trim_end_matches(['\n', '\r']))? {
+            Ok(record) => state.records.extend(record),
+            Err(_) if torn => break,
+            // An older devstack ended a torn line with its next append.
+            Err(error) if error.is_eof() => {}
             Err(error) => {
-                return Err(JournalError::Damaged {
-                    path: path.to_path_buf(),
-                    line: index + 1,
-                    reason: error.to_string(),
-                });
+                let reason = error.to_string();
+                let found = JournalError::Damaged { path: path.to_path_buf(), line: index + 1, reason };
+                damage = damage.or(Some(found));
             }
         }
+        state.whole = end;
     }
-    Ok(State { records, torn })
+    state.torn = state.whole < bytes.len() || !(bytes.is_empty() || bytes.ends_with(b"\n"));
+    Ok((state, damage))
+}
+
+/// The record of a line; none of an empty one.
+fn record(path: &Path, line: &str) -> Result<Result<Option<Record>, serde_json::Error>, JournalError> {
+    if line.trim().is_empty() {
+        return Ok(Ok(None));
+    }
+    let value: Result<Value, _> = serde_json::from_str(line);
+    if let Ok(value) = &value
+        && let Some(version) = value.get("version").and_then(Value::as_u64)
+        && version > u64::from(VERSION)
+    {
+        let written_by = value.get("devstack").and_then(Value::as_str).unwrap_or("of a newer kind");
+        return Err(JournalError::Newer { path: path.to_path_buf(), version, written_by: written_by.to_owned() });
+    }
+    Ok(value.and_then(serde_json::from_value).map(Some))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn intent(step: &str, undo: Undo) -> String {
-        serde_json::to_string(&Record::Intent { step: step.to_owned(), undo: vec![undo] }).unwrap()
-    }
-
-    fn network(name: &str) -> Undo {
-        Undo::EngineNetwork { name: name.to_owned() }
-    }
-
-    fn pending(text: &str) -> Vec<Undo> {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("journal.jsonl"), text).unwrap();
-        let journal = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).unwrap();
-        journal.pending().into_iter().map(|(_, undo)| undo).collect()
-    }
-
-    #[test]
-    fn a_torn_last_line_is_dropped_and_everything_before_it_holds() {
-        let whole = format!("{}\n{}\n", intent("a", network("one")), intent("b", network("two")));
-        for cut in 0..whole.len() {
-            let text = &whole[..cut];
-            let complete = text.matches('\n').count();
-            let found = pending(text);
-            // A line is complete also where only its newline is missing.
-            assert!(found.len() == complete || found.len() == complete + 1, "cut at {cut}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn an_append_after_a_torn_line_loses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = intent("a", network("one"));
-        let torn = &intent("b", network("two"))[..20];
-        std::fs::write(dir.path().join("journal.jsonl"), format!("{first}\n{torn}")).unwrap();
-        let fs: Arc<dyn HostFs> = Arc::new(crate::ports::hostfs::RealFs);
-        let journal = Journal::open(dir.path(), fs.clone()).unwrap();
-        journal.append(Record::Intent { step: "c".to_owned(), undo: vec![network("three")] }).unwrap();
-        let again = Journal::open(dir.path(), fs).unwrap();
-        let undo: Vec<Undo> = again.pending().into_iter().map(|(_, undo)| undo).collect();
-        assert_eq!(undo, [network("three"), network("one")]);
-    }
-
-    #[test]
-    fn a_damaged_line_in_the_middle_is_refused_with_its_number() {
-        let dir = tempfile::tempdir().unwrap();
-        let line = intent("a", network("one"));
-        std::fs::write(dir.path().join("journal.jsonl"), format!("{line}\n{{\"record\":\"nonsense\"}}\n{line}\n"))
-            .unwrap();
-        let error = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).map(drop).unwrap_err();
-        assert!(matches!(error, JournalError::Damaged { line: 2, .. }), "{error}");
-    }
-
-    #[test]
-    fn a_newer_format_names_the_devstack_that_reads_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let line = r#"{"record":"opened","version":2,"devstack":"3.1.0","environment":"x"}"#;
-        std::fs::write(dir.path().join("journal.jsonl"), format!("{line}\n")).unwrap();
-        let error = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).map(drop).unwrap_err();
-        assert!(error.to_string().contains("written by devstack 3.1.0"), "{error}");
-    }
-
-    #[test]
-    fn a_full_or_read_only_directory_is_refused_before_anything_begins() {
-        use crate::ports::fake::{FakeFs, Fault};
-        let (fs, dir) = (FakeFs::default(), Path::new("/state/environments/demo"));
-        make_room(&fs, dir).unwrap();
-        assert!(fs.snapshot().is_empty());
-        for (fault, word) in
-            [(Fault::Full, "make room (df -h /state/environments/demo)"), (Fault::ReadOnly, "writable")]
-        {
-            fs.break_at(0, fault);
-            let error = make_room(&fs, dir).unwrap_err();
-            assert!(error.to_string().starts_with("cannot write to /state/environments/demo/"), "{error}");
-            let hint = error.hint().unwrap();
-            assert!(hint.contains(word) && hint.contains("DEVSTACK_HOME=DIR"), "{hint}");
-            fs.repair();
-            assert!(fs.snapshot().is_empty());
-        }
-    }
-
-    #[test]
-    fn an_environment_is_bound_to_its_cluster_until_that_is_made_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path(), Arc::new(crate::ports::hostfs::RealFs)).unwrap();
-        let done = |outputs| Record::Done { step: "api".to_owned(), outputs };
-        let cluster = Undo::KindCluster { name: "devstack-x".to_owned() };
-        let intent = Record::Intent { step: "cluster".to_owned(), undo: vec![cluster.clone()] };
-        let known = serde_json::json!({"server": "https://s", "cluster": {"uid": "1", "server": "https://s"}});
-        assert_eq!(journal.cluster(), None);
-        journal.append(intent.clone()).unwrap();
-        // An older devstack recorded no cluster.
-        journal.append(done(serde_json::json!({"server": "https://s"}))).unwrap();
-        assert_eq!(journal.cluster(), None);
-        journal.append(done(known.clone())).unwrap();
-        journal.append(done(serde_json::json!({"objects": 3}))).unwrap();
-        assert_eq!(journal.cluster().unwrap().uid, "1");
-        journal.append(intent).unwrap();
-        assert_eq!(journal.cluster(), None, "it is made anew");
-        journal.append(done(known)).unwrap();
-        journal.append(Record::Undone { step: "cluster".to_owned(), undo: cluster }).unwrap();
-        assert_eq!(journal.cluster(), None, "it was removed");
-    }
-
-    #[test]
-    fn undone_things_are_not_pending() {
-        let undone = serde_json::to_string(&Record::Undone { step: "a".to_owned(), undo: network("one") }).unwrap();
-        let text = format!("{}\n{}\n{undone}\n", intent("a", network("one")), intent("b", network("two")));
-        assert_eq!(pending(&text), [network("two")]);
-    }
-}
+mod tests;

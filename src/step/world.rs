@@ -48,7 +48,7 @@ impl World {
     pub fn real(ctx: &Context, environment: &str) -> Self {
         let engine = Arc::new(DockerEngine::find(&ctx.vars, &ctx.dirs.home));
         let world = Self::new(ctx, environment, engine, Arc::new(ProcessRunner::new(ctx.cancel.clone(), environment)));
-        let recorded = world.journal().and_then(|journal| journal.opened()?.provider.parse().ok());
+        let recorded = world.journal().and_then(|journal| journal.provider());
         world.on(recorded.unwrap_or_default())
     }
 
@@ -74,9 +74,10 @@ impl World {
         self
     }
 
-    /// The environment's journal; `None` where it cannot be read, which whoever needs it finds out by opening it.
+    /// What can be read of the environment's journal; damage is told of by whoever opens it to go on with it. `None`
+    /// where nothing can be read.
     pub(crate) fn journal(&self) -> Option<Journal> {
-        Journal::open(&self.dir, self.ctx.fs.clone()).ok()
+        Journal::salvage(&self.dir, self.ctx.fs.clone()).ok().map(|(journal, _)| journal)
     }
 
     /// The cluster that the environment is bound to; `None` before its first API server answered.
