@@ -188,3 +188,21 @@ fn the_schemas_are_current_and_hold() {
         assert!(!validator.is_valid(&wrong), "unknown keys are refused");
     }
 }
+
+#[test]
+fn no_advice_removes_nodes_that_are_stopped_or_their_data() {
+    fn walk(path: &Path, found: &mut Vec<String>) {
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), found));
+        } else if let Ok(text) = std::fs::read_to_string(path) {
+            let prunes = ["system", "container", "volume", "network"].map(|what| format!("docker {what} prune"));
+            let said = prunes.iter().filter(|prune| text.contains(&**prune));
+            found.extend(said.map(|prune| format!("{}: {prune}", path.display())));
+        }
+    }
+    let mut found = Vec::new();
+    for place in ["profiles", "src", "scripts", "docs", "README.md"] {
+        walk(Path::new(place), &mut found);
+    }
+    assert_eq!(found, [""; 0]);
+}

@@ -250,7 +250,10 @@ pub(super) fn disk(inputs: &Inputs) -> Outcome {
             let cause = format!("the {role} disk has {free} free, this needs {}", size(needed));
             let finding = Finding::error("host.disk-full", cause).evidence(format!("{path}"));
             findings.push(match role {
-                "engine" => finding.remedy("docker system df").remedy("docker system prune"),
+                // What prunes more than these takes stopped nodes, and the data of their pods.
+                "engine" => {
+                    finding.remedy("docker system df").remedy("docker image prune").remedy("docker builder prune")
+                }
                 // Images are elsewhere, and pruning them may give nothing back here.
                 "state" => finding
                     .remedy(format!("make room: df -h {path}"))

@@ -182,8 +182,8 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     let nodes = profile.cluster.nodes;
     let there = world.nodes().await?;
     // What runs has shown that it can.
-    let is_new = there.iter().all(|node| node.state != "running");
-    if is_new {
+    let nothing_runs = there.iter().all(|node| node.state != "running");
+    if nothing_runs {
         refuse_machine(&facts)?;
     }
     if let Some(engine) = &mut facts.engine {
@@ -197,8 +197,8 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     kubernetes::refuse(&profile, &node.version, "see which versions can be had: devstack image resolve node")?;
     let (ports, reservation) = ingress_ports(ctx, &environment, &facts, &there)?;
     let hosts = hosts::access(ctx, &*world.runner, &ctx.hosts_file()).await;
-    if is_new {
-        let needs = needs(&environment, &profile, &node, &choices, ports);
+    if nothing_runs {
+        let needs = beside(&there, needs(&environment, &profile, &node, &choices, ports));
         let inputs = check::gather(ctx, &*world.engine, &*world.runner, needs).await;
         if let Some(refusal) = check::refusal(&check::preflight(&inputs)) {
             return Err(refusal);
@@ -279,6 +279,11 @@ pub(super) fn needs(
         subnets: Vec::new(),
         images: choices.iter().map(image).collect(),
     }
+}
+
+/// What is asked for where the environment has nodes, running or not: the room of theirs is taken already.
+fn beside(there: &[Container], needs: Needs) -> Needs {
+    if there.is_empty() { needs } else { Needs { engine_disk: 0, ..needs } }
 }
 
 impl Gathered {
@@ -427,6 +432,14 @@ mod tests {
         };
         let journal = Journal::open(&ctx.dirs.environment(environment), ctx.fs.clone()).unwrap();
         journal.append(Record::Opened(opened)).unwrap();
+    }
+
+    #[test]
+    fn room_is_asked_for_where_there_is_no_node_yet() {
+        let needs = Needs { engine_disk: 3 << 30, cache_disk: 1, ..Needs::default() };
+        let stopped = Container { state: "exited".to_owned(), ..Container::default() };
+        assert_eq!(beside(&[], needs.clone()), needs);
+        assert_eq!(beside(&[stopped], needs.clone()), Needs { engine_disk: 0, ..needs });
     }
 
     #[test]
