@@ -91,6 +91,7 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
     let world = World::real(ctx, environment);
     let journal = Journal::open(&world.dir, ctx.fs.clone())?;
     let containers = world.nodes().await?;
+    guard::at_home(&world, &containers).await?;
     let paused = !containers.is_empty() && containers.iter().all(|node| node.state == "paused");
     let told_by_server = world.provider != Provider::Kind;
     let connected = !paused && (told_by_server || !containers.is_empty()) && {

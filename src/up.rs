@@ -170,7 +170,7 @@ pub async fn carry_out(ctx: &Context, gathered: &Gathered, asks: Asks<'_>) -> Re
     }
     refuse_interrupted(ctx)?;
     let opened = opened(ctx, gathered);
-    if journal.opened().is_none_or(|known| Opened { at: opened.at.clone(), ..known } != opened) || !journal.is_ready() {
+    if journal.opened().is_none_or(|known| !is_as_opened(known, &opened)) || !journal.is_ready() {
         journal.append(Record::Opened(opened))?;
     }
     gathered.record_choices()?;
@@ -186,7 +186,17 @@ pub async fn carry_out(ctx: &Context, gathered: &Gathered, asks: Asks<'_>) -> Re
     Ok(endpoints)
 }
 
+/// Whether an environment was opened with the same before; when, and what an engine at the same address calls itself,
+/// makes no difference.
+fn is_as_opened(known: Opened, opened: &Opened) -> bool {
+    let endpoint = |opened: &Opened| opened.engine.as_ref().map(|engine| engine.endpoint.clone());
+    endpoint(&known) == endpoint(opened)
+        && Opened { at: opened.at.clone(), engine: opened.engine.clone(), ..known } == *opened
+}
+
 fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
+    let kind = gathered.world.provider == Provider::Kind;
+    let engine = gathered.facts.engine.as_ref().filter(|_| kind).map(|engine| engine.info.identity.clone());
     Opened {
         version: VERSION,
         devstack: env!("CARGO_PKG_VERSION").to_owned(),
@@ -197,6 +207,7 @@ fn opened(ctx: &Context, gathered: &Gathered) -> Opened {
         nodes: gathered.nodes_asked,
         context: gathered.shared.as_ref().map(|shared| shared.existing.context.clone()),
         instance: gathered.shared.as_ref().map(|shared| shared.instance.clone()),
+        engine: engine.filter(|engine| !engine.endpoint.is_empty()),
         ports: match gathered.world.provider {
             Provider::Existing | Provider::Minikube => BTreeMap::new(),
             Provider::Kind => {
@@ -270,4 +281,22 @@ pub fn result(upped: &Upped) -> Value {
 /// Whether nothing would be done.
 pub fn is_settled(changes: &[Change]) -> bool {
     changes.iter().all(|change| change.action == Action::Leave)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::engine::EngineIdentity;
+
+    #[test]
+    fn an_environment_is_opened_again_where_something_else_is_asked_for() {
+        let engine = |endpoint: &str, id: &str| Some(EngineIdentity { endpoint: endpoint.into(), id: id.into() });
+        let known = Opened { at: "then".to_owned(), engine: engine("unix:///a", "1"), ..Opened::default() };
+        let now = |engine| Opened { at: "now".to_owned(), engine, ..Opened::default() };
+        assert!(is_as_opened(known.clone(), &now(engine("unix:///a", "1"))));
+        assert!(is_as_opened(known.clone(), &now(engine("unix:///a", "2"))), "Podman's id is another one each time");
+        assert!(!is_as_opened(known.clone(), &now(engine("unix:///b", "1"))));
+        assert!(!is_as_opened(Opened { engine: None, ..known.clone() }, &now(engine("unix:///a", "1"))));
+        assert!(!is_as_opened(known, &Opened { nodes: Some(2), ..now(engine("unix:///a", "1")) }));
+    }
 }

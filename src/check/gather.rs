@@ -12,8 +12,8 @@ use crate::access::hosts;
 use crate::cluster::Provider;
 use crate::context::Context;
 use crate::facts::{EngineFacts, HostFacts, Machine};
-use crate::journal::{Journal, lock_holder};
-use crate::ports::engine::{Container, KIND_CLUSTER_LABEL};
+use crate::journal::{Journal, Opened, lock_holder};
+use crate::ports::engine::{Container, EngineIdentity, KIND_CLUSTER_LABEL};
 use crate::ports::{Engine, HostFs, Runner};
 use crate::yaml;
 
@@ -63,6 +63,7 @@ pub async fn gather(ctx: &Context, engine: &dyn Engine, runner: &dyn Runner, nee
         }
     }
     let environments = ctx.fs.list(&ctx.dirs.state.join("environments")).unwrap_or_default();
+    let elsewhere = elsewhere(ctx, &environments, engine.as_ref().ok().map(|facts| &facts.info.identity));
     Inputs {
         host,
         engine: Some(engine),
@@ -70,7 +71,7 @@ pub async fn gather(ctx: &Context, engine: &dyn Engine, runner: &dyn Runner, nee
         networks: flatten(networks),
         clusters,
         contexts: contexts(&*ctx.fs, &ctx.user_kubeconfig()),
-        elsewhere: elsewhere(ctx, &environments),
+        elsewhere,
         environments,
         hosts_blocks: hosts_blocks(&*ctx.fs, &ctx.hosts_file()),
         lock_holder: locked_by(ctx, &needs.environment),
@@ -148,10 +149,14 @@ fn contexts(fs: &dyn HostFs, file: &Path) -> Asked<KubeContexts> {
     Asked::Known(KubeContexts { file: name, current: text(&config, "/current-context"), servers: of_contexts })
 }
 
-/// The environments whose journal names another provider than kind, or cannot be read.
-fn elsewhere(ctx: &Context, environments: &[String]) -> BTreeSet<String> {
+/// The environments whose journal names another provider than kind or another engine, or cannot be read.
+fn elsewhere(ctx: &Context, environments: &[String], engine: Option<&EngineIdentity>) -> BTreeSet<String> {
+    let is_here = |opened: &Opened| {
+        let engines = opened.engine.as_ref().zip(engine);
+        opened.provider == Provider::Kind.to_string() && engines.is_none_or(|(made_in, here)| made_in.is(here))
+    };
     let on_kind = |name: &String| match Journal::open(&ctx.dirs.environment(name), ctx.fs.clone()) {
-        Ok(journal) => journal.opened().is_none_or(|opened| opened.provider == Provider::Kind.to_string()),
+        Ok(journal) => journal.opened().is_none_or(|opened| is_here(&opened)),
         Err(_) => false,
     };
     environments.iter().filter(|name| !on_kind(name)).cloned().collect()
@@ -208,6 +213,29 @@ mod tests {
         assert_eq!(found.servers["lost"], "no server");
         std::fs::write(&file, "a: [").unwrap();
         assert!(matches!(contexts(&RealFs, &file), Asked::Failed(_)));
+    }
+
+    #[test]
+    fn an_engine_tells_nothing_of_what_is_in_another_one() {
+        use crate::journal::Record;
+        use crate::ports::fake::{self, FakeClock, FakeFs};
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let engine = |name: &str| EngineIdentity { endpoint: format!("unix:///{name}.sock"), id: name.to_owned() };
+        for (name, provider, made_in) in [
+            ("here", "kind", Some(engine("a"))),
+            ("there", "kind", Some(engine("b"))),
+            ("old", "kind", None),
+            ("shared", "existing", None),
+        ] {
+            let journal = Journal::open(&ctx.dirs.environment(name), ctx.fs.clone()).unwrap();
+            let provider = provider.to_owned();
+            let opened = Opened { version: 1, provider, engine: made_in, ..Opened::default() };
+            journal.append(Record::Opened(opened)).unwrap();
+        }
+        let all = ["here", "there", "old", "shared"].map(str::to_owned);
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(elsewhere(&ctx, &all, Some(&engine("a"))), of(&["shared", "there"]));
+        assert_eq!(elsewhere(&ctx, &all, None), of(&["shared"]));
     }
 
     #[test]

@@ -116,7 +116,8 @@ pub struct Inputs {
     pub contexts: Asked<KubeContexts>,
     /// Environments that have a state directory.
     pub environments: Vec<String>,
-    /// Those of them whose cluster is not kind's, so that the engine cannot tell whether it is gone.
+    /// Those of them whose cluster is not kind's, or in another engine, so that this one cannot tell whether it is
+    /// gone.
     pub elsewhere: BTreeSet<String>,
     /// Environments that have a block in the hosts file.
     pub hosts_blocks: Asked<Vec<String>>,

@@ -1,4 +1,5 @@
-//! The context guard: an environment is bound to one cluster, and no verb touches another one.
+//! The context guard: an environment is bound to one cluster, and no verb touches another one, or takes it for gone
+//! where it only looks into another engine.
 //!
 //! A cluster is known by the UID of its namespace `kube-system`, which lives exactly as long as the cluster does.
 //! Names, contexts, addresses and ports may be given to another cluster; that UID is not.
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::access::kubeconfig;
 use crate::cluster::Provider;
 use crate::ports::Kube;
+use crate::ports::engine::{Container, EngineError};
 use crate::ports::kube::{KubeError, ObjectKey};
 use crate::step::{StepError, World, admin_kubeconfig};
 
@@ -61,11 +63,32 @@ impl Identity {
     }
 }
 
+/// Refuses to take a cluster for gone that is in another engine than the one in use, which has no nodes of it: Docker's
+/// context or `DOCKER_HOST` has changed since. Where no engine is recorded, there is none to be told from this one.
+///
+/// # Errors
+/// [`EngineError::Another`], which names both; what the engine says.
+pub async fn at_home(world: &World, nodes: &[Container]) -> Result<(), EngineError> {
+    if world.provider != Provider::Kind || !nodes.is_empty() {
+        return Ok(());
+    }
+    let Some(journal) = world.journal() else { return Ok(()) };
+    let Some(made_in) = journal.opened().and_then(|opened| opened.engine) else { return Ok(()) };
+    if !journal.pending().iter().any(|(_, undo)| undo.is_cluster()) {
+        return Ok(());
+    }
+    let here = world.engine.info().await?.identity;
+    match made_in.is(&here) {
+        true => Ok(()),
+        false => Err(EngineError::Another { endpoint: here.endpoint, made_in: made_in.endpoint }),
+    }
+}
+
 /// Connects to the environment's cluster where there is one that answers, and refuses to go on where the one that
 /// answers is another than the environment's. A cluster that does not answer is left to whoever needs it.
 ///
 /// # Errors
-/// [`KubeError::OtherCluster`]; what the engine says.
+/// [`KubeError::OtherCluster`], [`EngineError::Another`]; what the engine says.
 pub async fn meet(world: &World) -> Result<(), StepError> {
     if world.provider.is_shared() {
         return match enter(world).await {
@@ -76,6 +99,7 @@ pub async fn meet(world: &World) -> Result<(), StepError> {
     if world.provider == Provider::Kind {
         // A cluster that is not there, or not complete, has nothing to be looked at.
         let nodes = world.nodes().await?;
+        at_home(world, &nodes).await?;
         if !nodes.iter().any(|node| node.state == "running") {
             return Ok(());
         }

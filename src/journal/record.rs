@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::journal::Undo;
+use crate::ports::engine::EngineIdentity;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +80,9 @@ pub struct Opened {
     /// What marks the environment's objects in a cluster that others use too; no other environment has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// The engine that a kind cluster is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineIdentity>,
     /// Loopback ports of the ingress: `http`, `https`.
     #[serde(default)]
     pub ports: BTreeMap<String, u16>,

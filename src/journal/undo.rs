@@ -66,6 +66,13 @@ pub enum Undo {
     },
 }
 
+impl Undo {
+    /// Whether it takes back a cluster of devstack's own, or the network that it is on.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self, Self::KindCluster { .. } | Self::MinikubeCluster { .. } | Self::EngineNetwork { .. })
+    }
+}
+
 impl std::fmt::Display for Undo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

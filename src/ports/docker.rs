@@ -22,8 +22,8 @@ use self::answer::{container, image, label_filter, network, unsigned};
 use crate::context::Vars;
 use crate::error::chain;
 use crate::ports::engine::{
-    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineImage, EngineInfo, ExecOutput, Login,
-    Network, Volume,
+    ByteStream, CommitSpec, Container, ContainerSpec, Engine, EngineError, EngineIdentity, EngineImage, EngineInfo,
+    ExecOutput, Login, Network, Volume,
 };
 
 /// Reading an answer of the engine may take this long, in seconds; a load or a commit of a large image does.
@@ -147,6 +147,7 @@ impl Engine for DockerEngine {
                 .iter()
                 .any(|pair| pair.iter().any(|text| text.contains("io.containerd.snapshotter"))),
             endpoint: self.endpoint.clone(),
+            identity: EngineIdentity { endpoint: endpoint::followed(&self.endpoint), id: info.id.unwrap_or_default() },
         })
     }
 

@@ -45,6 +45,25 @@ impl fmt::Debug for Login {
 /// Bytes on their way, such as an image archive.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
+/// Which engine it is. Part of the journal: fields are only ever added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineIdentity {
+    /// Its address, with the links of a socket's path followed.
+    pub endpoint: String,
+    /// Its own id; empty where it has none. It stays as long as the containers do, but Podman makes a new one up for
+    /// every answer, so that only the same one tells something.
+    #[serde(default)]
+    pub id: String,
+}
+
+impl EngineIdentity {
+    /// Whether both are one engine, as far as can be told: it may have two addresses, and a new id after it was set up
+    /// anew.
+    pub fn is(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint || (!self.id.is_empty() && self.id == other.id)
+    }
+}
+
 /// What an engine says of itself (`GET /info` and `/version`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -81,6 +100,9 @@ pub struct EngineInfo {
     pub containerd_image_store: bool,
     /// Address that the client talks to, such as `unix:///var/run/docker.sock`.
     pub endpoint: String,
+    /// Which engine it is; no fact of a machine, so that it is left out of those.
+    #[serde(skip)]
+    pub identity: EngineIdentity,
 }
 
 /// A container.
@@ -227,6 +249,14 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// It is not the engine that the environment's cluster is in.
+    #[error("the environment's cluster is in the engine at {made_in}, and the one at {endpoint} has nothing of it")]
+    Another {
+        /// The address of the engine in use.
+        endpoint: String,
+        /// The address of the environment's own.
+        made_in: String,
+    },
     /// The thing is not there.
     #[error("{what}: not found")]
     NotFound {
@@ -259,6 +289,10 @@ impl Advise for EngineError {
             }
             Self::Permission { .. } => Some("sudo usermod -aG docker \"$USER\", then log in again".to_owned()),
             Self::Address { .. } => Some("check DOCKER_HOST and `docker context ls`".to_owned()),
+            Self::Another { made_in, .. } => Some(format!(
+                "nothing was changed; `docker context use` the environment's own, or run the same command with \
+                 DOCKER_HOST={made_in}; where that engine is gone for good: devstack down --forget-cluster"
+            )),
             Self::NotFound { .. } | Self::Conflict { .. } | Self::Other { .. } => None,
         }
     }

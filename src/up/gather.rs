@@ -9,7 +9,7 @@ use crate::access::site::Site;
 use crate::check::{self, ImageNeed, Needs};
 use crate::cluster::kind::Adaptation;
 use crate::cluster::minikube::MinikubeSpec;
-use crate::cluster::{ClusterFacts, Provider, blobs};
+use crate::cluster::{ClusterFacts, Provider, blobs, guard};
 use crate::context::Context;
 use crate::error::{ExitCode, Failure};
 use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
@@ -181,6 +181,7 @@ async fn kind(ctx: &Context, desired: &Desired, settled: Settled, world: World) 
     let sites = sites(&profile)?;
     let nodes = profile.cluster.nodes;
     let there = world.nodes().await?;
+    guard::at_home(&world, &there).await?;
     // What runs has shown that it can.
     let nothing_runs = there.iter().all(|node| node.state != "running");
     if nothing_runs {

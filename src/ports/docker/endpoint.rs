@@ -37,6 +37,13 @@ pub(super) fn find(vars: &Vars, home: &Path) -> String {
     format!("unix://{default}")
 }
 
+/// An address with the links of a socket's path followed: one path may lead to the sockets of several engines, in turn,
+/// and several paths to one.
+pub(super) fn followed(endpoint: &str) -> String {
+    let path = endpoint.strip_prefix("unix://").and_then(|path| Path::new(path).canonicalize().ok());
+    path.map_or_else(|| endpoint.to_owned(), |path| format!("unix://{}", path.display()))
+}
+
 /// Docker keeps a context's metadata in a directory named by the SHA-256 of the context's name.
 fn context_host(config: &Path, name: &str) -> Option<String> {
     let id = hex::encode(&Sha256::digest(name));
@@ -70,5 +77,19 @@ mod tests {
         assert_eq!(found(Vars::from([("DOCKER_CONTEXT", "default")])), "unix:///var/run/docker.sock");
         assert_eq!(found(Vars::from([("DOCKER_HOST", "tcp://127.0.0.1:2375")])), "tcp://127.0.0.1:2375");
         assert_eq!(found(Vars::from([("DOCKER_HOST", "")])), "unix:///home/u/.colima/docker.sock");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_socket_is_told_by_where_its_path_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        write(&root.join("real/docker.sock"), "");
+        std::os::unix::fs::symlink(root.join("real"), root.join("run")).unwrap();
+        let real = format!("unix://{}/real/docker.sock", root.display());
+        assert_eq!(followed(&format!("unix://{}/run/docker.sock", root.display())), real);
+        for as_it_is in ["tcp://127.0.0.1:2375", "unix:///nonexistent/docker.sock"] {
+            assert_eq!(followed(as_it_is), as_it_is);
+        }
     }
 }
