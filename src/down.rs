@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 
 use crate::cluster::{guard, orphans};
 use crate::context::Context;
-use crate::error::{Advise as _, ExitCode, Failure};
+use crate::error::{Advise as _, ExitCode, Failure, chain};
 use crate::event::Event;
-use crate::journal::{Journal, JournalError};
+use crate::journal::Journal;
 use crate::ports::engine::{EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
-use crate::step::World;
-use crate::undo::{self, Undone, strangers};
+use crate::ports::kube::KubeError;
+use crate::step::{StepError, World};
+use crate::undo::{self, Fate, Undone, forget, recover, strangers};
 use crate::up::{Ask, forget_untouched, lock};
 
 /// What came of a `down`.
@@ -27,18 +28,16 @@ pub struct Downed {
     pub seconds: f64,
 }
 
-/// Takes one environment down and verifies it; `ask` is asked where somebody else loses something by it.
+/// Takes one environment down and verifies it; `ask` is asked where somebody else loses something by it, or what is in
+/// a cluster is forgotten.
 ///
 /// # Errors
-/// Where the engine cannot be asked, the lock is held, consent is missing, or an undo failed. What was taken back stays
-/// so; a second call goes on.
-pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool, ask: Ask<'_>) -> Result<Downed, Failure> {
+/// Where the engine or the cluster cannot be asked, the lock is held, consent is missing, or an undo failed. What was
+/// taken back stays so; a second call goes on.
+pub async fn down(ctx: &Context, environment: &str, fate: Fate, ask: Ask<'_>) -> Result<Downed, Failure> {
     let world = World::real(ctx, environment);
     let lock = lock(ctx, &world, "down")?;
-    let downed = match agree(&world, ask).await {
-        Ok(()) => take_back(ctx, &world, keep_cluster).await,
-        Err(refusal) => Err(refusal),
-    };
+    let downed = agree_and_take_back(ctx, &world, fate, ask).await;
     if downed.is_err() {
         forget_untouched(ctx, &world);
     }
@@ -46,12 +45,41 @@ pub async fn down(ctx: &Context, environment: &str, keep_cluster: bool, ask: Ask
     downed
 }
 
-/// Asks before workloads of others go with the namespaces they were put into.
-async fn agree(world: &World, ask: Ask<'_>) -> Result<(), Failure> {
-    // A journal that cannot be read is told of by whoever needs it.
-    let Ok(journal) = Journal::open(&world.dir, world.ctx.fs.clone()) else { return Ok(()) };
-    let at_stake = strangers::at_stake(world, &journal).await;
-    if at_stake.is_empty() { Ok(()) } else { ask(at_stake) }
+async fn agree_and_take_back(ctx: &Context, world: &World, fate: Fate, ask: Ask<'_>) -> Result<Downed, Failure> {
+    agree(world, fate, ask).await?;
+    take_back(ctx, world, fate).await
+}
+
+/// Asks before workloads of others go with the namespaces they were put into, or a cluster is forgotten.
+async fn agree(world: &World, fate: Fate, ask: Ask<'_>) -> Result<(), Failure> {
+    let (journal, damage) = Journal::salvage(&world.dir, world.ctx.fs.clone())?;
+    let lost = if fate == Fate::Forget {
+        forget::forgotten(world, &journal).await?
+    } else {
+        if damage.is_some() && world.provider.is_shared() {
+            recover::recover(world, &journal).await.map_err(|error| match error {
+                StepError::Kube(error) => unseen(world, error),
+                other => other.into(),
+            })?;
+        }
+        strangers::at_stake(world, &journal).await.map_err(|error| unseen(world, error))?
+    };
+    if lost.is_empty() { Ok(()) } else { ask(lost) }
+}
+
+/// The failure where nobody can tell what would be lost in a cluster that others use too.
+fn unseen(world: &World, error: KubeError) -> Failure {
+    if matches!(error, KubeError::OtherCluster { .. }) {
+        return error.into();
+    }
+    let environment = &world.environment;
+    let message =
+        format!("what environment {environment} has in its cluster, and others beside it, cannot be looked at");
+    Failure::new(ExitCode::Failed, message)
+        .cause(chain(&error))
+        .hint(format!("once the cluster answers this account: devstack down --env {environment}"))
+        .hint(format!("where it is gone for good: devstack down --env {environment} --forget-cluster"))
+        .kept("nothing changed")
 }
 
 /// How often what is still there is taken back once more, and after which time.
@@ -60,20 +88,31 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Takes back, and looks for what is left, until nothing is: an engine goes on with what it was asked for by a child
 /// that is gone by now, so that a container can appear after it was looked for.
-async fn until_gone(world: &World, journal: &Journal, keep_cluster: bool) -> Result<(Undone, Vec<String>), Failure> {
+async fn until_gone(world: &World, journal: &Journal, fate: Fate) -> Result<(Undone, Vec<String>), Failure> {
     let mut all = Undone::default();
     let mut looks = 0;
     loop {
-        let report = undo::undo_all(world, journal, keep_cluster).await;
+        let report = undo::undo_all(world, journal, fate).await;
         all.done.extend(report.done);
         all.failed = report.failed;
-        let leftovers =
-            if keep_cluster || !all.failed.is_empty() { Vec::new() } else { undo::leftovers(world).await? };
+        let is_kept = fate == Fate::Keep;
+        let leftovers = if is_kept || !all.failed.is_empty() { Vec::new() } else { undo::leftovers(world).await? };
         looks += 1;
-        if looks == LOOKS || (all.failed.is_empty() && leftovers.is_empty()) {
+        let is_done = all.failed.is_empty() && leftovers.is_empty();
+        if looks == LOOKS || is_done || !all.failed.iter().all(|(_, error)| is_passing(error)) {
             return Ok((all, leftovers));
         }
         world.ctx.clock.sleep(BETWEEN).await;
+    }
+}
+
+/// Whether what failed may go well a moment later: the engine or the server is still at work on it.
+fn is_passing(error: &StepError) -> bool {
+    match error {
+        StepError::Engine(error) => matches!(error, EngineError::Conflict { .. } | EngineError::Other { .. }),
+        StepError::Kube(KubeError::Unreachable { .. }) => false,
+        StepError::Kube(error) => error.is_transient(),
+        _ => false,
     }
 }
 
@@ -85,30 +124,32 @@ fn unusable(world: &World, error: &std::io::Error) -> Failure {
 ///
 /// # Errors
 /// As [`down`].
-pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Result<Downed, Failure> {
+pub async fn take_back(ctx: &Context, world: &World, fate: Fate) -> Result<Downed, Failure> {
     let began = Instant::now();
     let environment = &world.environment;
     orphans::end(&*world.engine, &*ctx.clock, environment).await?;
     let journal = open(ctx, world)?;
-    guard::meet(world).await?;
+    if fate != Fate::Forget {
+        guard::meet(world).await?;
+    }
     let step = crate::step_ids::DOWN.to_owned();
     ctx.events.emit(Event::StepStarted { step: step.clone() });
     let (report, leftovers) = tokio::select! {
         () = ctx.cancel.cancelled() => return Err(Failure::interrupted(true)),
-        result = until_gone(world, &journal, keep_cluster) => result?,
+        result = until_gone(world, &journal, fate) => result?,
     };
     let seconds = began.elapsed().as_secs_f64();
     if let Some((what, error)) = report.failed.first() {
-        let cause = crate::error::chain(error);
+        let cause = chain(error);
         ctx.events.emit(Event::StepFailed { step, error: format!("{what}: {cause}"), seconds });
         let mut failure = Failure::new(error.exit(), format!("{what} could not be removed")).cause(cause);
         for (what, error) in &report.failed[1..] {
-            failure = failure.cause(format!("{what}: {}", crate::error::chain(error)));
+            failure = failure.cause(format!("{what}: {}", chain(error)));
         }
         let hint = error.hint().unwrap_or_else(|| "devstack down".to_owned());
         return Err(failure.hint(hint).kept(format!("{} things were taken back", report.done.len())));
     }
-    if leftovers.is_empty() && !keep_cluster {
+    if leftovers.is_empty() && fate != Fate::Keep {
         ctx.fs.remove_dir(&world.dir).map_err(|error| unusable(world, &error))?;
         remove_empty(ctx);
     }
@@ -117,18 +158,14 @@ pub async fn take_back(ctx: &Context, world: &World, keep_cluster: bool) -> Resu
     Ok(Downed { environment: environment.clone(), undone: report.done, leftovers, seconds })
 }
 
-/// A journal that cannot be read is no reason to leave things behind: labels and reserved names tell the rest. One of
-/// a newer devstack is.
+/// A journal with lines that cannot be read is no reason to leave things behind: its other lines, labels and reserved
+/// names tell the rest. It stays what it is until all of that is gone. One of a newer devstack is a reason.
 fn open(ctx: &Context, world: &World) -> Result<Journal, Failure> {
-    match Journal::open(&world.dir, ctx.fs.clone()) {
-        Err(error @ JournalError::Damaged { .. }) => {
-            ctx.events.warn(format!("{error}; going by labels and reserved names"));
-            let path = world.dir.join("journal.jsonl");
-            ctx.fs.remove(&path).map_err(|source| JournalError::Io { action: "remove", path, source })?;
-            Ok(Journal::open(&world.dir, ctx.fs.clone())?)
-        }
-        other => Ok(other?),
+    let (journal, damage) = Journal::salvage(&world.dir, ctx.fs.clone())?;
+    if let Some(damage) = damage {
+        ctx.events.warn(format!("{damage}; going by the other lines, labels and reserved names"));
     }
+    Ok(journal)
 }
 
 /// The directories above the environments, where nothing is left in them.
@@ -226,52 +263,4 @@ pub fn result(downed: &[Downed]) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::ports::Engine as _;
-    use crate::ports::engine::{ContainerSpec, EngineImage, EngineInfo};
-    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
-
-    #[tokio::test]
-    async fn a_container_that_a_killed_devstack_looked_at_the_cpu_in_is_taken_back() {
-        let engine = FakeEngine::new(EngineInfo::default());
-        engine.put_image("node:1", EngineImage::default());
-        let spec = ContainerSpec {
-            name: "devstack-demo-facts-7".to_owned(),
-            image: "node:1".to_owned(),
-            labels: [(OWNER_LABEL.to_owned(), "demo".to_owned())].into(),
-            ..ContainerSpec::default()
-        };
-        engine.create_container(&spec).await.unwrap();
-        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
-        let world = World::new(&ctx, "demo", Arc::new(engine), Arc::new(FakeRunner::default()));
-        let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
-        assert_eq!(undo::leftovers(&world).await.unwrap(), ["container devstack-demo-facts-7"]);
-        assert!(undo::undo_all(&world, &journal, false).await.failed.is_empty());
-        assert_eq!(undo::leftovers(&world).await.unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn one_environment_that_stays_keeps_no_other_from_going() {
-        let downed = |name: &str| Ok(Downed { environment: name.to_owned(), ..Downed::default() });
-        let locked = || Err(Failure::new(ExitCode::Consent, "devstack 42 is at work on it").hint("wait"));
-        let mut several = Several::default();
-        several.add("a", locked()).unwrap();
-        several.add("b", downed("b")).unwrap();
-        several.add("c", Err(Failure::new(ExitCode::Failed, "no answer").cause("a timeout"))).unwrap();
-        let failure = several.failure().unwrap();
-        assert_eq!((failure.exit, failure.message.as_str()), (ExitCode::Consent, "a, c could not be taken down"));
-        assert_eq!(failure.causes, ["a: devstack 42 is at work on it", "c: no answer", "c: a timeout"]);
-        assert_eq!(failure.kept.as_deref(), Some("b taken down"));
-
-        let mut alone = Several::default();
-        alone.add("a", locked()).unwrap();
-        assert_eq!(alone.failure().unwrap().message, "devstack 42 is at work on it");
-        assert!(several.add("d", Err(Failure::interrupted(true))).is_err(), "nothing is begun after an interruption");
-        let mut clean = Several::default();
-        clean.add("a", downed("a")).unwrap();
-        assert!(clean.failure().is_none());
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! Takes changes back, from the journal alone and, where there is none, from labels and reserved names.
 
+pub(crate) mod forget;
 pub(crate) mod objects;
+pub(crate) mod recover;
 pub(crate) mod strangers;
 
 use std::time::Duration;
@@ -15,6 +17,18 @@ use crate::ports::engine::{Container, EngineError, KIND_CLUSTER_LABEL, OWNER_LAB
 use crate::step::{StepError, World, minikube_error, minikube_kubeconfig, minikube_profile};
 use crate::step_ids::RESERVED;
 
+/// What becomes of the environment's cluster, or of what it has in one that others use too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// It is taken back.
+    #[default]
+    Remove,
+    /// A cluster of the environment's own stays.
+    Keep,
+    /// It is gone, or nobody can say: what is recorded in it is forgotten.
+    Forget,
+}
+
 /// What `down` did.
 #[derive(Debug, Default)]
 pub struct Undone {
@@ -26,10 +40,13 @@ pub struct Undone {
 
 /// Takes back everything that the journal holds, newest first, and then whatever carries the environment's label or
 /// reserved name. Each undo is recorded, so that an interrupted `down` goes on where it stopped.
-pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> Undone {
+pub async fn undo_all(world: &World, journal: &Journal, fate: Fate) -> Undone {
     leftover::sweep(&world.ctx, &world.dir);
     let mut report = Undone::default();
-    let mut begun = objects::begin(world, journal).await;
+    let mut begun = match fate {
+        Fate::Forget => objects::Begun::default(),
+        Fate::Remove | Fate::Keep => objects::begin(world, journal).await,
+    };
     let mut pending = journal.pending();
     for undo in reserved(world) {
         if !pending.iter().any(|(_, known)| *known == undo) {
@@ -37,9 +54,13 @@ pub async fn undo_all(world: &World, journal: &Journal, keep_cluster: bool) -> U
         }
     }
     for (step, undo) in pending {
-        let is_cluster =
-            matches!(undo, Undo::KindCluster { .. } | Undo::MinikubeCluster { .. } | Undo::EngineNetwork { .. });
-        if keep_cluster && is_cluster {
+        let stays = match fate {
+            Fate::Remove => false,
+            Fate::Keep => undo.is_cluster(),
+            // Of a cluster in an engine that is gone, what has its name in this one goes all the same.
+            Fate::Forget => matches!(undo, Undo::KubeObjects { .. }),
+        };
+        if stays {
             continue;
         }
         match one(world, journal, &undo, &mut begun).await {

@@ -9,6 +9,7 @@ use crate::down::{self, Downed, Several};
 use crate::error::{ExitCode, Failure};
 use crate::ports::runner::ProcessRunner;
 use crate::ui::confirm::Question;
+use crate::undo::Fate;
 
 /// Arguments of `devstack down`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,38 @@ pub struct Args {
     /// and what was put there is taken back)
     #[arg(long)]
     pub keep_cluster: bool,
+    /// Where the cluster is gone for good, or the engine that it was in: forget what was recorded in it, after asking,
+    /// and take back the rest
+    #[arg(long, conflicts_with_all = ["all", "keep_cluster"])]
+    pub forget_cluster: bool,
+}
+
+impl Args {
+    fn fate(&self) -> Fate {
+        match (self.keep_cluster, self.forget_cluster) {
+            (true, _) => Fate::Keep,
+            (_, true) => Fate::Forget,
+            (false, false) => Fate::Remove,
+        }
+    }
+}
+
+/// What is asked of a person who has something to lose.
+fn question(fate: Fate, what: Vec<String>) -> Question {
+    let (ask, explain) = match fate {
+        Fate::Forget => (
+            "Forget all of this",
+            "It was recorded in a cluster that does not answer, or is another one by now, or is in another engine. \
+             Nobody looks for it there any more: where that cluster still exists, this stays in it and is yours to \
+             remove. Everything else of the environment is taken back.",
+        ),
+        Fate::Remove | Fate::Keep => (
+            "Delete the namespaces with all of this",
+            "Somebody put these into namespaces that devstack made, in a cluster that is not devstack's own. They go \
+             with the namespaces and cannot be brought back. Nothing is changed before you say yes.",
+        ),
+    };
+    Question { what, ask: ask.to_owned(), explain: explain.to_owned(), privilege: false }
 }
 
 /// Takes environments down and verifies that nothing is left.
@@ -42,21 +75,12 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
             names.sort();
             names.dedup();
         }
-        let ask = |what: Vec<String>| {
-            session.ui.confirm(&Question {
-                what,
-                ask: "Delete the namespaces with all of this".to_owned(),
-                explain: "Somebody put these into namespaces that devstack made, in a cluster that is not devstack's \
-                          own. They go with the namespaces and cannot be brought back. Nothing is changed before you \
-                          say yes."
-                    .to_owned(),
-                privilege: false,
-            })
-        };
+        let fate = args.fate();
+        let ask = |what: Vec<String>| session.ui.confirm(&question(fate, what));
         hosts::unlock(ctx, &ProcessRunner::new(ctx.cancel.clone(), "down"), &names).await;
         let mut several = Several::default();
         for name in &names {
-            several.add(name, down::down(ctx, name, args.keep_cluster, &ask).await)?;
+            several.add(name, down::down(ctx, name, fate, &ask).await)?;
         }
         if let Some(failure) = several.failure() {
             return Err(failure);

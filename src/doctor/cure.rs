@@ -20,6 +20,7 @@ use crate::ports::{Engine, Runner};
 use crate::step::{StepError, World};
 use crate::step_ids;
 use crate::ui::Style;
+use crate::undo::Fate;
 use crate::up::lock;
 
 /// What cures are called in a journal.
@@ -268,7 +269,7 @@ impl Cure {
                 .await
                 .map_err(failed)
             }
-            Self::Leftovers { .. } => match down::take_back(ctx, world, false).await?.leftovers.as_slice() {
+            Self::Leftovers { .. } => match down::take_back(ctx, world, Fate::Remove).await?.leftovers.as_slice() {
                 [] => Ok(()),
                 left => Err(Failure::new(ExitCode::Leftovers, format!("still there: {}", left.join(", ")))),
             },

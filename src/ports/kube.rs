@@ -126,7 +126,8 @@ impl Advise for KubeError {
             Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
             Self::OtherCluster { .. } => Some(
                 "nothing was changed; use another --env for that one, or point back at the environment's own (a cluster \
-                 of kind's that took its name: `kind delete cluster`)"
+                 of kind's that took its name: `kind delete cluster`); where one that devstack did not make is gone \
+                 for good: devstack down --forget-cluster"
                     .to_owned(),
             ),
             _ => None,

@@ -32,6 +32,8 @@ pub(super) struct Begun {
     left: BTreeSet<ObjectKey>,
     /// Those that nobody needs to be told of again.
     told: BTreeSet<ObjectKey>,
+    /// Whether one was waited for in vain. All were asked to go at the same moment, so that none gets more time.
+    late: bool,
 }
 
 /// Asks for the deletion of everything of the journal at once, so that nothing waits for anything else; what fails is
@@ -48,7 +50,7 @@ pub(super) async fn begin(world: &World, journal: &Journal) -> Begun {
         async { deleted.await.is_ok_and(|there| there).then(|| object.0.clone()) }
     });
     let left: BTreeSet<ObjectKey> = join_all(asked).await.into_iter().flatten().collect();
-    Begun { told: left.clone(), left }
+    Begun { told: left.clone(), left, late: false }
 }
 
 /// Deletes recorded objects and waits until they are gone, with the volumes that came with their namespaces; `false`
@@ -73,8 +75,14 @@ pub(super) async fn remove(
         // One that is recorded twice is told of once.
         existed |= begun.left.remove(&object.0) || (there && begun.told.insert(object.0.clone()));
     }
-    gone(world, &*kube, objects.iter().chain(&volumes), mark(instance.as_deref())).await?;
-    Ok(existed)
+    let patience = if begun.late { Duration::ZERO } else { patience(world) };
+    let waited = gone(world, &*kube, objects.iter().chain(&volumes), mark(instance.as_deref()), patience).await;
+    begun.late |= matches!(waited, Err(StepError::Wait { .. }));
+    waited.map(|()| existed)
+}
+
+fn patience(world: &World) -> Duration {
+    world.ctx.options.timeout.unwrap_or(PATIENCE)
 }
 
 /// Deletes those of these objects that carry the mark, and waits until they are gone, with the volumes that came with
@@ -95,7 +103,7 @@ pub(crate) async fn take_back(
     for object in objects.iter().rev() {
         existed += usize::from(delete(kube, object, Some(mark)).await?);
     }
-    gone(world, kube, objects.iter().chain(&volumes), Some(mark)).await?;
+    gone(world, kube, objects.iter().chain(&volumes), Some(mark), patience(world)).await?;
     Ok(existed)
 }
 
@@ -105,9 +113,9 @@ async fn gone<'a>(
     kube: &dyn Kube,
     objects: impl Iterator<Item = &'a Recorded> + Clone,
     mark: Option<Mark<'_>>,
+    patience: Duration,
 ) -> Result<(), StepError> {
     let began = Instant::now();
-    let patience = world.ctx.options.timeout.unwrap_or(PATIENCE);
     loop {
         let mut left = None;
         for (key, uid) in objects.clone() {
@@ -117,7 +125,7 @@ async fn gone<'a>(
             }
         }
         let Some((key, found)) = left else { return Ok(()) };
-        if began.elapsed() > patience {
+        if began.elapsed() >= patience {
             return Err(StepError::Wait { what: key.to_string(), reason: why(&found), findings: Vec::new() });
         }
         world.ctx.clock.sleep(POLL).await;
@@ -280,6 +288,13 @@ mod tests {
         let recorded = [(ObjectKey::of(&namespace).unwrap(), None)];
         let error = remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap_err().to_string();
         assert_eq!(error, "PersistentVolume pvc-1: it waits for kubernetes.io/pv-protection");
+        // All were asked to go at once: what one was not given, the next one is not given either.
+        world.ctx.options.timeout = Some(Duration::from_millis(5));
+        let mut begun = Begun::default();
+        remove(&world, &journal, &recorded, &mut begun).await.unwrap_err();
+        let waited = world.ctx.clock.now();
+        remove(&world, &journal, &recorded, &mut begun).await.unwrap_err();
+        assert_eq!(world.ctx.clock.now(), waited);
         kube.put(volume("Retain"));
         remove(&world, &journal, &recorded, &mut Begun::default()).await.unwrap();
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::journal::Journal;
 use crate::ports::Kube;
-use crate::ports::kube::KubeError;
+use crate::ports::kube::{INSTANCE_LABEL, KubeError};
 use crate::step::World;
 use crate::undo::objects::{Mark, connect, instance, mark, mine, recorded};
 
@@ -29,7 +29,11 @@ pub(crate) async fn strangers(
 ) -> Result<Vec<String>, KubeError> {
     let places = namespaces.iter().flat_map(|namespace| WORKLOADS.map(|(version, kind)| (*namespace, version, kind)));
     let looks = places.map(|(namespace, version, kind)| async move {
-        let found = kube.list(version, kind, Some(namespace), "").await?;
+        let found = match kube.list(version, kind, Some(namespace), "").await {
+            // A kind that the server does not have, or has no more.
+            Err(KubeError::Refused { code: 404, .. } | KubeError::UnknownKind { .. }) => Vec::new(),
+            other => other?,
+        };
         let foreign = found.iter().map(|object| &object["metadata"]).filter(|metadata| {
             metadata["ownerReferences"].is_null() && metadata["labels"][mark.0].as_str() != Some(mark.1)
         });
@@ -40,30 +44,33 @@ pub(crate) async fn strangers(
     Ok(futures::future::try_join_all(looks).await?.into_iter().flatten().collect())
 }
 
-/// What others lose when the environment is taken down in a cluster that devstack did not make. Nothing of a cluster
-/// that cannot be asked: nothing is taken back there either.
-pub(crate) async fn at_stake(world: &World, journal: &Journal) -> Vec<String> {
-    if !world.provider.is_shared() {
-        return Vec::new();
-    }
-    let instance = instance(journal);
-    let Some(mark) = mark(instance.as_deref()) else { return Vec::new() };
-    let Ok(kube) = connect(world).await else { return Vec::new() };
+/// What others lose when the environment is taken down in a cluster that devstack did not make.
+///
+/// # Errors
+/// The cluster cannot be asked. That says nothing of what is in it, and it may answer again a moment later: nothing may
+/// be taken back there then.
+pub(crate) async fn at_stake(world: &World, journal: &Journal) -> Result<Vec<String>, KubeError> {
     let recorded = recorded(journal);
+    if !world.provider.is_shared() || recorded.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kube = connect(world).await?;
+    let instance = instance(journal);
+    let mark = mark(instance.as_deref());
     let mut going = BTreeSet::new();
     for (key, uid) in recorded.iter().filter(|(key, _)| key.kind == "Namespace") {
-        if let Ok(Some(_)) = mine(&*kube, key, uid.as_deref(), Some(mark)).await {
+        if mine(&*kube, key, uid.as_deref(), mark).await?.is_some() {
             going.insert(&*key.name);
         }
     }
-    strangers(&*kube, &going, mark).await.unwrap_or_default()
+    // Where the mark is lost, nothing carries this one, and all is asked for.
+    strangers(&*kube, &going, mark.unwrap_or((INSTANCE_LABEL, ""))).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ports::fake::FakeKube;
-    use crate::ports::kube::INSTANCE_LABEL;
     use serde_json::{Value, json};
 
     #[tokio::test]

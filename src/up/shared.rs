@@ -11,6 +11,7 @@ use crate::facts::{EngineFacts, Facts, HostFacts, Machine};
 use crate::image::{Choice, Images, Limits, Source};
 use crate::journal::Opened;
 use crate::plan::{Delivery, Shared, Via};
+use crate::ports::kube::KubeError;
 use crate::profile::Resolved;
 use crate::secrets;
 use crate::step::World;
@@ -30,8 +31,19 @@ pub(super) async fn gather(
     opened: Option<&Opened>,
 ) -> Result<Gathered, Failure> {
     let wanted = desired.context.as_deref().or_else(|| opened?.context.as_deref());
-    let extracted = kubeconfig::extract(&*ctx.fs, &ctx.user_kubeconfigs(), wanted, &world.reserved_name())?;
-    world.connect(&extracted.text).await?;
+    let lost = |failure: Failure| match opened {
+        Some(_) => failure.hint(format!(
+            "where that cluster is gone for good: devstack down --env {} --forget-cluster",
+            world.environment
+        )),
+        None => failure,
+    };
+    let extracted = kubeconfig::extract(&*ctx.fs, &ctx.user_kubeconfigs(), wanted, &world.reserved_name());
+    let extracted = extracted.map_err(|error| lost(error.into()))?;
+    match world.connect(&extracted.text).await {
+        Err(error @ KubeError::OtherCluster { .. }) => return Err(error.into()),
+        other => other.map_err(|error| lost(error.into()))?,
+    }
     let existing = Existing::read(&*world.kube()?, &extracted.context, &extracted.text).await?;
     let profile = load(ctx, &settled, &ClusterFacts::existing(&existing))?;
     volumes(&profile, &settled, &existing)?;

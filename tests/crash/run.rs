@@ -26,6 +26,7 @@ use devstack::ports::kube::ObjectKey;
 use devstack::ports::{Clock, HostFs as _};
 use devstack::profile::{self, ProfileSource, Resolved};
 use devstack::step::World;
+use devstack::undo::Fate;
 use devstack::up::{self, Asks, Gathered, Sudo};
 use serde_json::json;
 
@@ -254,7 +255,7 @@ impl Fakes {
     /// Runs `down` until its end or `death`; then there is no result.
     pub fn down_until(&self, death: &Death) -> Option<Result<Downed, Failure>> {
         let (ctx, world) = self.world(death);
-        self.run(death, down::take_back(&ctx, &world, false))
+        self.run(death, down::take_back(&ctx, &world, Fate::Remove))
     }
 
     /// Runs `down` to its end.

@@ -150,7 +150,7 @@ async fn down_takes_back_what_a_cure_changed_on_the_machine() {
         place.journal("live").contains(r#""undo":"kernel-limit","limit":"fs.inotify.max_user_instances","before":128"#)
     );
     let world = World::new(&place.ctx, "live", place.engine.clone(), place.runner.clone());
-    let downed = down::take_back(&place.ctx, &world, false).await.unwrap();
+    let downed = down::take_back(&place.ctx, &world, Fate::Remove).await.unwrap();
     assert_eq!(downed.undone, ["kernel limit fs.inotify.max_user_instances, back to 128"]);
     assert_eq!(place.fs.text(limits::Limit::InotifyInstances.file()).unwrap(), "128\n");
 }
@@ -166,7 +166,7 @@ async fn a_cure_is_recorded_before_it_begins_and_down_finishes_it() {
     assert!(place.fs.text(KUBECONFIG).unwrap().contains("devstack-dead"));
     assert!(place.journal("dead").contains(r#""undo":"kube-context""#), "{}", place.journal("dead"));
     let world = World::new(&place.ctx, "dead", place.engine.clone(), place.runner.clone());
-    down::take_back(&place.ctx, &world, false).await.unwrap();
+    down::take_back(&place.ctx, &world, Fate::Remove).await.unwrap();
     assert!(!place.fs.text(KUBECONFIG).unwrap().contains("devstack-dead"));
     // And where not even the intent can be written, nothing begins.
     let (place, _dir) = self::place();

@@ -21,6 +21,7 @@ struct State {
     made: u64,
     down: bool,
     applies: usize,
+    refused: BTreeMap<String, u16>,
 }
 
 /// An API server in memory. Clones share it. Kinds of other groups than Kubernetes' own are known once a
@@ -32,6 +33,11 @@ impl FakeKube {
     /// Stops the server, or starts it again; its objects stay.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
+    }
+
+    /// Refuses to list a kind, with this status.
+    pub fn refuse_list(&self, kind: &str, code: u16) {
+        self.lock().refused.insert(kind.to_owned(), code);
     }
 
     /// Changes every object of a kind once it has been read `after` times since it was applied: the controller that
@@ -220,6 +226,10 @@ impl Kube for FakeKube {
         selector: &str,
     ) -> Result<Vec<Value>, KubeError> {
         let mut state = self.answering()?;
+        if let Some(code) = state.refused.get(kind) {
+            let reason = "refused by this fake".to_owned();
+            return Err(KubeError::Refused { what: format!("list {kind}"), code: *code, reason });
+        }
         let of_kind = |key: &&ObjectKey| {
             key.api_version == api_version
                 && key.kind == kind
