@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResource;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client};
 use serde_json::Value;
 
+use super::proxy;
+use crate::context::Vars;
 use crate::error::chain;
 use crate::ports::kube::{Duplex, FIELD_MANAGER, Kube, KubeError, ObjectKey};
 
@@ -29,17 +31,26 @@ pub struct KubeClient {
 }
 
 impl KubeClient {
-    /// Connects with one context of a kubeconfig; its current context when `context` is `None`.
+    /// Connects with one context of a kubeconfig; its current context when `context` is `None`. `vars` may name a proxy.
     ///
     /// # Errors
-    /// [`KubeError::Config`] where the kubeconfig does not parse or lacks the context. No request is made.
-    pub async fn of_kubeconfig(text: &str, context: Option<&str>) -> Result<Self, KubeError> {
+    /// [`KubeError::Config`] where the kubeconfig does not parse or lacks the context, [`KubeError::Proxy`] where the
+    /// proxy to its server cannot be used. No request is made.
+    pub async fn of_kubeconfig(text: &str, context: Option<&str>, vars: &Vars) -> Result<Self, KubeError> {
         let refuse = |reason: String| KubeError::Config { reason };
         let kubeconfig = Kubeconfig::from_yaml(text).map_err(|error| refuse(error.to_string()))?;
         let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-            .await
-            .map_err(|error| refuse(error.to_string()))?;
+        let stated = proxy::stated(&kubeconfig, context);
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| match &error {
+                KubeconfigError::ParseProxyUrl(_) | KubeconfigError::ParseNoProxy(_) => {
+                    KubeError::Proxy { reason: chain(&error) }
+                }
+                _ => refuse(error.to_string()),
+            })?;
+        // kube-rs sends servers of this machine through the proxy of the environment, and holds NO_PROXY against the
+        // proxy instead of the server.
+        config.proxy_url = proxy::to(&config.cluster_url, stated.as_deref(), vars)?;
         config.connect_timeout = Some(Duration::from_secs(3));
         let mut patient = config.clone();
         patient.read_timeout = None;
@@ -246,5 +257,35 @@ impl Kube for KubeClient {
             .take_stream(port)
             .ok_or_else(|| KubeError::Other { what: what(), reason: "the server opened no stream".to_owned() })?;
         Ok(Box::new(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_behind_a_proxy_is_asked_for_through_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        let kubeconfig = |more: &str| {
+            format!(
+                "{{clusters: [{{name: c, cluster: {{server: 'https://k8s.example.com:6443'{more}}}}}], \
+                 contexts: [{{name: a, context: {{cluster: c}}}}], current-context: a}}"
+            )
+        };
+        let stated = kubeconfig(&format!(", proxy-url: '{proxy}'"));
+        for (text, vars) in [(stated, Vars::default()), (kubeconfig(""), Vars::from([("HTTPS_PROXY", &*proxy)]))] {
+            let kube = KubeClient::of_kubeconfig(&text, None, &vars).await.unwrap();
+            let asked = tokio::spawn(async move { kube.version().await.is_err() });
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).await.unwrap();
+            assert_eq!(line.trim_end(), "CONNECT k8s.example.com:6443 HTTP/1.1");
+            asked.abort();
+        }
     }
 }

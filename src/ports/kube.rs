@@ -85,6 +85,12 @@ pub enum KubeError {
         /// Why.
         reason: String,
     },
+    /// The proxy that the kubeconfig or the environment names cannot be used.
+    #[error("the proxy to the cluster cannot be used: {reason}")]
+    Proxy {
+        /// Why.
+        reason: String,
+    },
     /// It is not the cluster that the environment is bound to.
     #[error("another cluster answers than the environment's own: {found} instead of {expected}")]
     OtherCluster {
@@ -115,7 +121,7 @@ impl KubeError {
                     // An object can arrive before its namespace.
                     || (*code == 404 && reason.starts_with("namespaces "))
             }
-            Self::Config { .. } | Self::OtherCluster { .. } | Self::Other { .. } => false,
+            Self::Config { .. } | Self::Proxy { .. } | Self::OtherCluster { .. } | Self::Other { .. } => false,
         }
     }
 }
@@ -124,6 +130,11 @@ impl Advise for KubeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { .. } => Some("devstack doctor".to_owned()),
+            Self::Proxy { .. } => Some(
+                "correct HTTPS_PROXY and NO_PROXY (a list of names and addresses without empty entries), or the \
+                 kubeconfig's proxy-url"
+                    .to_owned(),
+            ),
             Self::OtherCluster { .. } => Some(
                 "nothing was changed; use another --env for that one, or point back at the environment's own (a cluster \
                  of kind's that took its name: `kind delete cluster`); where one that devstack did not make is gone \

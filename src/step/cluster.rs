@@ -298,8 +298,8 @@ impl ApiStep {
             };
             match world.connect(&text).await {
                 Ok(()) => {}
-                // Waiting does not make it the right one.
-                Err(error @ KubeError::OtherCluster { .. }) => return Ok(Err(error)),
+                // Waiting does not make it the right one, nor a proxy one that works.
+                Err(error @ (KubeError::OtherCluster { .. } | KubeError::Proxy { .. })) => return Ok(Err(error)),
                 Err(error) => return Err(starting(&error)),
             }
             let known = world.ctx.fs.read(&path).map_err(|error| error.to_string())?;

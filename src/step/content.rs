@@ -214,7 +214,7 @@ fn marker(digest: &str) -> Object {
 
 fn not_yet(error: KubeError) -> Trouble {
     match error {
-        KubeError::Config { .. } => Trouble::Final(error.into()),
+        KubeError::Config { .. } | KubeError::Proxy { .. } => Trouble::Final(error.into()),
         other => Trouble::NotYet(other.to_string()),
     }
 }

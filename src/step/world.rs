@@ -140,7 +140,7 @@ impl World {
     pub async fn connect(&self, kubeconfig: &str) -> Result<(), KubeError> {
         let kube: Arc<dyn Kube> = match &self.open {
             Some(open) => open(kubeconfig),
-            None => Arc::new(KubeClient::of_kubeconfig(kubeconfig, None).await?),
+            None => Arc::new(KubeClient::of_kubeconfig(kubeconfig, None, &self.ctx.vars).await?),
         };
         Identity::read(&*kube).await?.expect(self.identity().as_ref())?;
         *self.kube.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(kube);
