@@ -9,6 +9,7 @@ mod context;
 mod error;
 mod hosts;
 mod images;
+mod jobs;
 mod join;
 mod minikube;
 mod network;

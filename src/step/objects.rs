@@ -10,8 +10,8 @@ use crate::executor::Run;
 use crate::ports::Kube;
 use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
-use crate::step::StepError;
 use crate::step::claim::Claim;
+use crate::step::{StepError, jobs};
 
 /// Requests to the API server at a time.
 pub(super) const PARALLEL: usize = 8;
@@ -48,13 +48,14 @@ impl Put<'_> {
     }
 
     /// Deletes what has the key of an object, unless somebody else has put it there.
-    async fn delete_own(&self, key: &ObjectKey, object: &Value) -> Result<(), StepError> {
-        let Some(there) = self.kube.get(key).await? else { return Ok(()) };
+    async fn delete_own(&self, object: &Value) -> Result<(), StepError> {
+        let Some(key) = ObjectKey::of(object) else { return Ok(()) };
+        let Some(there) = self.kube.get(&key).await? else { return Ok(()) };
         let label = |object: &Value| object["metadata"]["labels"][OWNER_LABEL].clone();
         if label(&there) != label(object) || self.claim.is_some_and(|claim| !claim.holds(&there)) {
             return Err(StepError::message(format!("{key} is somebody else's, and cannot be changed")));
         }
-        Ok(self.kube.delete(key, there.pointer("/metadata/uid").and_then(Value::as_str)).await?)
+        Ok(self.kube.delete(&key, there.pointer("/metadata/uid").and_then(Value::as_str)).await?)
     }
 
     /// Applies one object; gives whether it changed, and the object as stored.
@@ -62,15 +63,19 @@ impl Put<'_> {
         let mut told = String::new();
         let mut before = None;
         loop {
-            match compared(self.kube, object, &mut before).await {
-                Ok(done) => return Ok(done),
-                // What a Job runs cannot be changed; it is done over.
+            let done = match jobs::is_over(self.kube, object, self.run.ctx.clock.now()).await {
+                Ok(false) => compared(self.kube, object, &mut before).await.map(Some),
+                over => over.map(|_| None),
+            };
+            match done {
+                Ok(Some(done)) => return Ok(done),
+                // Neither a Job that gave up nor what one runs can be changed; it is done over.
+                Ok(None) if Instant::now() < self.deadline => self.delete_own(object).await?,
+                Ok(None) => return Err(StepError::message("a Job that failed does not go, and cannot be done over")),
                 Err(KubeError::Refused { code: 422, ref reason, .. })
-                    if is_changed_job(object, reason) && Instant::now() < self.deadline =>
+                    if jobs::is_changed(object, reason) && Instant::now() < self.deadline =>
                 {
-                    if let Some(key) = ObjectKey::of(object) {
-                        self.delete_own(&key, object).await?;
-                    }
+                    self.delete_own(object).await?;
                 }
                 Err(error) if error.is_transient() && Instant::now() < self.deadline => {
                     let reason = error.to_string();
@@ -84,11 +89,6 @@ impl Put<'_> {
             self.run.ctx.clock.sleep(RETRY).await;
         }
     }
-}
-
-/// Whether the server refuses to change an object because it is a Job, whose template cannot be changed.
-fn is_changed_job(object: &Value, reason: &str) -> bool {
-    object["kind"] == "Job" && reason.contains("immutable")
 }
 
 /// Whether pods come of an object.
@@ -153,11 +153,14 @@ async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeErr
     let Some(mut there) = there? else { return Ok(Some(Drift { key, how: How::Gone })) };
     let mut wanted = match wanted {
         Ok(wanted) => wanted,
-        Err(KubeError::Refused { code: 422, reason, .. }) if is_changed_job(object, &reason) => {
+        Err(KubeError::Refused { code: 422, reason, .. }) if jobs::is_changed(object, &reason) => {
             return Ok(Some(Drift { key, how: How::Refused }));
         }
         Err(error) => return Err(error),
     };
+    if jobs::gave_up(&there) {
+        return Ok(Some(Drift { key, how: How::Failed }));
+    }
     for side in [&mut there, &mut wanted] {
         if let Some(metadata) = side.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
@@ -199,6 +202,8 @@ enum How {
     Differs(Vec<Field>),
     /// The change is one that the server refuses.
     Refused,
+    /// A Job that gave up.
+    Failed,
 }
 
 /// A field that an apply would change.
@@ -246,6 +251,7 @@ impl std::fmt::Display for Drift {
         match how {
             How::Gone => write!(f, "{key} is gone"),
             How::Refused => write!(f, "{key} differs and is made anew"),
+            How::Failed => write!(f, "{key} failed and is made anew"),
             How::Differs(fields) => {
                 write!(f, "{key} differs")?;
                 if let Some(Field { path, values }) = fields.first() {
@@ -289,6 +295,10 @@ mod tests {
         let secret = object("Secret", json!({"key": "c2VjcmV0"}));
         let told = told(Some(object("Secret", json!({"key": "b3RoZXI="}))), &secret).await;
         assert_eq!(told, "Secret b/a differs: data.key");
+        let job = |status: Value| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "b"}, "status": status});
+        kube.put(job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]})));
+        let found = drifts(&kube, &[job(json!({}))]).await.unwrap();
+        assert_eq!(found[0].to_string(), "Job b/a failed and is made anew");
     }
 
     #[tokio::test]

@@ -131,6 +131,19 @@ impl Cluster {
         self.kube.react("Pod", 0, move |pod| pod["status"]["containerStatuses"] = status.clone());
     }
 
+    /// The Jobs that are there have given up, and stay so.
+    pub async fn fail_jobs(&self) {
+        let jobs = self.kube.list("batch/v1", "Job", None, "").await.unwrap();
+        let failed: Vec<Value> = jobs.iter().map(|job| job["metadata"]["uid"].clone()).collect();
+        assert!(!failed.is_empty());
+        self.kube.react("Job", 0, move |job| {
+            if failed.contains(&job["metadata"]["uid"]) {
+                let message = "Job was active longer than specified deadline";
+                job["status"] = json!({"conditions": [{"type": "Failed", "status": "True", "message": message}]});
+            }
+        });
+    }
+
     /// Whether the site would be served: its objects are there, and so are the pods and the way to them.
     pub async fn serves(&self) -> bool {
         let deployment = |namespace: &str, name: &str| ObjectKey {

@@ -152,6 +152,15 @@ fn nodes_that_were_started_again_are_not_believed_before_they_have_looked() {
 }
 
 #[test]
+fn a_job_that_gave_up_is_done_over() {
+    let fakes = Fakes::new();
+    fakes.up().unwrap();
+    fakes.fail_jobs();
+    fakes.up().unwrap();
+    fakes.is_whole();
+}
+
+#[test]
 fn a_clock_that_steps_back_changes_nothing() {
     let mut fakes = Fakes::new();
     fakes.up().unwrap();

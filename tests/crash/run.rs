@@ -323,6 +323,11 @@ impl Fakes {
         self.cluster.start_pods(time);
     }
 
+    /// The Jobs of the cluster give up.
+    pub fn fail_jobs(&self) {
+        self.run(&Death::never(), self.cluster.fail_jobs());
+    }
+
     /// Everything that devstack could have changed.
     pub fn everything(&self) -> (Made, BTreeMap<PathBuf, Vec<u8>>, usize) {
         ((self.cluster.kube.keys(), self.engine.inventory()), self.fs.snapshot(), self.cluster.kube.applies())
