@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::access::verify::{self, Endpoint};
+use crate::check;
 use crate::cluster::{Provider, guard};
 use crate::context::Context;
 use crate::error::Failure;
@@ -106,7 +107,7 @@ pub async fn status(ctx: &Context, environment: &str) -> Result<Status, Failure>
         let (found_nodes, found_pods) =
             tokio::join!(kube.list("v1", "Node", None, ""), kube.list("v1", "Pod", None, &own));
         objects = found_nodes.unwrap_or_default();
-        pods = found_pods.unwrap_or_default();
+        pods = check::without_over(&*kube, found_pods.unwrap_or_default(), &own).await;
     }
     let name = |node: &Value| node["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let found = objects.iter().filter(|_| told_by_server);

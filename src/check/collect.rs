@@ -61,6 +61,9 @@ pub async fn collect(
         all("apps/v1", "DaemonSet", true),
         all("batch/v1", "Job", true),
     )?;
+    // Read after the Deployments, whose controller has seen a spec only when the set for it is there. Without them every
+    // pod counts.
+    let replica_sets = all("apps/v1", "ReplicaSet", !deployments.is_empty()).await.unwrap_or_default();
     let wanted: Vec<Wanted> = pods.iter().flat_map(wanted_logs).collect();
     let logs = future::join_all(wanted.into_iter().map(|wanted| async move {
         let Wanted { namespace, pod, container, previous } = wanted;
@@ -79,6 +82,7 @@ pub async fn collect(
         events,
         nodes: nodes.unwrap_or_default(),
         workloads: [deployments, stateful_sets, daemon_sets, jobs].into_iter().flatten().collect(),
+        replica_sets,
         claims,
         services,
         endpoint_slices,

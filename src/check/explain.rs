@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::model::{Finding, Severity};
-use super::pod::explain_pod;
+use super::past::old_of;
+use super::pod::{explain_pod, trouble};
 use super::reason::Stage;
 use super::signature::Signatures;
 use super::snapshot::{Selector, Snapshot, list, text};
@@ -16,8 +17,7 @@ static NO_SIGNATURES: std::sync::LazyLock<Signatures> = std::sync::LazyLock::new
 /// Everything that is not ready, and why, root causes first. What waits for another finding's object is left out, and
 /// pods of one owner that share a cause are one finding.
 pub fn explain(snapshot: &Snapshot) -> Vec<Finding> {
-    // Broken signature files are ruled out by a test; without them causes are vaguer and still true.
-    let signatures = Signatures::builtin().unwrap_or(&NO_SIGNATURES);
+    let signatures = signatures();
     let mut findings = explain_rest(snapshot, signatures);
     let claims_explained = findings.iter().any(|finding| stage_of(finding) == Some(Stage::Storage));
     let nodes_explained = findings.iter().any(|finding| finding.id.starts_with("node."));
@@ -40,6 +40,19 @@ pub fn explain(snapshot: &Snapshot) -> Vec<Finding> {
     }));
     findings.sort_by_key(|finding| (finding.severity, !finding.hopeless, rank(finding)));
     findings
+}
+
+/// Pods of an older revision that do not become ready, each with its StatefulSet: it replaces none that never was
+/// (kubernetes#67250), and waits for it for ever.
+pub fn obstacles(snapshot: &Snapshot) -> Vec<(&Value, &Value)> {
+    let stuck = |pod: &Value| trouble(snapshot, signatures(), pod).is_some_and(|finding| finding.is_problem());
+    let old = snapshot.pods.iter().filter_map(|pod| Some((old_of(snapshot, pod)?, pod)));
+    old.filter(|(_, pod)| stuck(pod)).collect()
+}
+
+/// Broken signature files are ruled out by a test; without them causes are vaguer and still true.
+fn signatures() -> &'static Signatures {
+    Signatures::builtin().unwrap_or(&NO_SIGNATURES)
 }
 
 /// The most telling reason why the selected objects are not ready, in one line; `None` where nothing hinders them.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::model::{Finding, Severity};
+use super::past::is_past;
 use super::reason::{Reason, Stage, short};
 use super::signature::{Match, Signatures};
 use super::snapshot::{Snapshot, condition, key, list, number, text};
@@ -16,8 +17,13 @@ const READINESS_GRACE: i64 = 120;
 /// the next start is minutes by then.
 const CRASHES_UNKNOWN: u64 = 6;
 
-/// Why a pod is not ready; `None` where it is, or has done its work, or is going away.
+/// Why a pod is not ready; `None` where it is, or has done its work, or is going away, or is past.
 pub(super) fn explain_pod(snapshot: &Snapshot, signatures: &Signatures, pod: &Value) -> Option<Finding> {
+    trouble(snapshot, signatures, pod).filter(|_| !is_past(snapshot, pod))
+}
+
+/// As [`explain_pod`], also of a pod that is past.
+pub(super) fn trouble(snapshot: &Snapshot, signatures: &Signatures, pod: &Value) -> Option<Finding> {
     let phase = text(pod, "/status/phase");
     if phase == "Succeeded" || pod.pointer("/metadata/deletionTimestamp").is_some() || is_ready(pod) {
         return None;
@@ -28,6 +34,7 @@ pub(super) fn explain_pod(snapshot: &Snapshot, signatures: &Signatures, pod: &Va
         .or_else(|| look.unscheduled())
         .or_else(|| look.containers("/status/initContainerStatuses"))
         .or_else(|| look.containers("/status/containerStatuses"))
+        .or_else(|| look.sidecars())
         .or_else(|| look.volumes())
         .or_else(|| look.starting())?;
     let waiting = finding.waiting.map(|reason| Reason { phase: phase.to_owned(), ..reason });
@@ -114,6 +121,19 @@ impl Look<'_> {
         Some(Finding { waiting: Some(at(Stage::Scheduling)), ..finding.evidence(message) })
     }
 
+    /// Whether an init container goes on running beside the others.
+    fn is_sidecar(&self, status: &Value) -> bool {
+        let same = |container: &&Value| text(container, "/name") == text(status, "/name");
+        let container = list(self.pod, "/spec/initContainers").iter().find(same);
+        container.is_some_and(|container| text(container, "/restartPolicy") == "Always")
+    }
+
+    /// A sidecar that was started and is not ready.
+    fn sidecars(&self) -> Option<Finding> {
+        let waits = |status: &&Value| self.is_sidecar(status) && !is(status, "/ready") && is(status, "/started");
+        list(self.pod, "/status/initContainerStatuses").iter().find(waits).map(|status| self.not_ready(status))
+    }
+
     fn containers(&self, pointer: &str) -> Option<Finding> {
         let init = pointer.contains("init");
         list(self.pod, pointer).iter().find_map(|status| self.container(status, init))
@@ -138,14 +158,17 @@ impl Look<'_> {
             return Some(self.crashed(status, crashes));
         }
         let name = text(status, "/name");
+        // A sidecar that was started holds no other container back.
+        if init && self.is_sidecar(status) && (is(status, "/ready") || is(status, "/started")) {
+            return None;
+        }
         if init && status.pointer("/state/running").is_some() {
             let last_log = self.snapshot.log(self.pod, name).and_then(last_line);
             let reason = Reason { container: non_empty(name), last_log, ..Reason::at(Stage::Initialising) };
             let finding = Finding::new("pod.initialising", Severity::Info, format!("init container {name} runs"));
             return Some(Finding { waiting: Some(reason), ..finding });
         }
-        let ready = status.pointer("/ready").and_then(Value::as_bool).unwrap_or_default();
-        (!init && !ready && status.pointer("/state/running").is_some()).then(|| self.not_ready(status))
+        (!init && !is(status, "/ready") && status.pointer("/state/running").is_some()).then(|| self.not_ready(status))
     }
 
     fn image(&self, status: &Value, state: &str, message: &str) -> Finding {
@@ -306,6 +329,10 @@ impl Look<'_> {
     }
 }
 
+fn is(status: &Value, pointer: &str) -> bool {
+    status.pointer(pointer).and_then(Value::as_bool).unwrap_or_default()
+}
+
 /// How often a container ended badly. `restartCount` counts starts after the first, so a container that is down right
 /// now has ended once more than that.
 fn crashes(status: &Value) -> u64 {
@@ -318,8 +345,7 @@ fn crashes(status: &Value) -> u64 {
     let down = text(status, "/state/waiting/reason") == "CrashLoopBackOff"
         || matches!(text(status, "/state/waiting/reason"), "RunContainerError" | "CreateContainerError" | "StartError")
         || failed("/state/terminated");
-    let ready = status.pointer("/ready").and_then(Value::as_bool).unwrap_or_default();
-    let was_down = restarts > 0 && !ready && status.pointer("/lastState/terminated").is_some();
+    let was_down = restarts > 0 && !is(status, "/ready") && status.pointer("/lastState/terminated").is_some();
     match (down, was_down) {
         (true, _) => restarts + 1,
         (false, true) => restarts,

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub nodes: Vec<Value>,
     /// `apps/v1` Deployments, StatefulSets and DaemonSets, and `batch/v1` Jobs; each has its `kind`.
     pub workloads: Vec<Value>,
+    /// `apps/v1` ReplicaSets, which tell the newest pods of a Deployment from those before.
+    pub replica_sets: Vec<Value>,
     /// `v1` PersistentVolumeClaims.
     pub claims: Vec<Value>,
     /// `v1` Services.

@@ -12,6 +12,7 @@ use crate::journal::Record;
 use crate::kube::ready;
 use crate::kube::ready::serves;
 use crate::ports::Kube;
+use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
@@ -193,6 +194,28 @@ impl ReadyStep {
         Ok(None)
     }
 
+    /// Deletes the environment's pods that keep a StatefulSet of this component from its newest revision.
+    async fn make_way(&self, run: &Run<'_>, kube: &dyn Kube, snapshot: &check::Snapshot) -> Result<(), StepError> {
+        for (set, pod) in check::obstacles(snapshot) {
+            let is = |ready: &Ready| {
+                let named = |field: &str, name: &String| set["metadata"][field] == *name;
+                ready.kind == ReadyKind::StatefulSet
+                    && named("namespace", &ready.namespace)
+                    && named("name", &ready.name)
+            };
+            let own = pod["metadata"]["labels"][OWNER_LABEL] == run.world.environment && self.ready.iter().any(is);
+            let Some(key) = ObjectKey::of(pod).filter(|_| own) else { continue };
+            let deleted = kube.delete(&key, pod.pointer("/metadata/uid").and_then(Value::as_str)).await;
+            // Where the server did not answer, the next look finds the pod again.
+            if let Err(error) = deleted
+                && !error.is_transient()
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     fn one_line(&self, snapshot: &check::Snapshot) -> Option<String> {
         self.namespaces.iter().find_map(|name| check::one_line(snapshot, &Selector::Namespace(name.clone())))
     }
@@ -234,6 +257,7 @@ impl ReadyStep {
             let mut reason = reason;
             // A server that does not answer is the reason itself.
             if let Ok(snapshot) = check::collect(&*kube, &namespaces, Depth::Wait, run.ctx.clock.now()).await {
+                self.make_way(run, &*kube, &snapshot).await?;
                 findings = check::explain(&snapshot);
                 reason = self.one_line(&snapshot).unwrap_or(reason);
             }
@@ -251,7 +275,56 @@ impl ReadyStep {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::executor;
+    use crate::graph::{Graph, Node};
+    use crate::journal::Journal;
+    use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeKube, FakeRunner};
+    use crate::step::Step;
+
+    /// A pod of a StatefulSet's first revision, whose container crashed for the sixth time.
+    fn crashed(set: &str, environment: &str) -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("{set}-0"), "namespace": "a",
+                "ownerReferences": [{"kind": "StatefulSet", "name": set}],
+                "labels": {OWNER_LABEL: environment, "controller-revision-hash": "1"}},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "app", "ready": false, "restartCount": 5,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}]}})
+    }
+
+    #[tokio::test]
+    async fn own_pods_of_an_older_revision_make_way_for_the_newest() {
+        let kube = FakeKube::default();
+        kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
+        for set in ["db", "other", "foreign"] {
+            kube.put(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": set, "namespace": "a"},
+                "spec": {}, "status": {"observedGeneration": 1, "updateRevision": "2"}}));
+            kube.put(crashed(set, if set == "foreign" { "else" } else { "demo" }));
+        }
+        let ready = json!({"observedGeneration": 1, "updateRevision": "2", "updatedReplicas": 1, "replicas": 1, "readyReplicas": 1});
+        kube.react("StatefulSet", 4, move |set| set["status"] = ready.clone());
+        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
+        let opened = kube.clone();
+        let world = World::new(&ctx, "demo", Arc::new(FakeEngine::default()), Arc::new(FakeRunner::default()))
+            .with_kube(Arc::new(move |_| Arc::new(opened.clone())));
+        world.connect("").await.unwrap();
+        let of =
+            |name: &str| Ready { kind: ReadyKind::StatefulSet, namespace: "a".to_owned(), name: name.to_owned() };
+        let step = ReadyStep {
+            cluster: "cluster".to_owned(),
+            component: "db".to_owned(),
+            namespaces: vec!["a".to_owned()],
+            ready: vec![of("db"), of("foreign")],
+        };
+        let node = Node { id: "db".to_owned(), needs: BTreeSet::new(), step: Step::Ready(step) };
+        let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
+        let graph = Graph::new(vec![node]).unwrap();
+        executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
+        let left: Vec<String> = kube.keys().into_iter().filter(|key| key.kind == "Pod").map(|key| key.name).collect();
+        assert_eq!(left, ["foreign-0", "other-0"]);
+    }
 
     #[test]
     fn a_pod_is_back_when_it_is_ready_with_containers_of_after_the_restart() {

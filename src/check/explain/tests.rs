@@ -449,3 +449,33 @@ fn one_line_for_the_component_that_waits() {
         "runs, not ready yet: normal while it starts"
     );
 }
+
+#[test]
+fn a_sidecar_hides_nothing() {
+    let mut snapshot = at(20);
+    let mut pod = crashing("web-1", 3, 1, "Error");
+    pod["spec"] = json!({"initContainers": [{"name": "proxy", "restartPolicy": "Always"}]});
+    let sidecar = |started: bool, ready: bool| {
+        json!([{"name": "proxy", "started": started, "ready": ready, "restartCount": 0,
+            "state": {"running": {"startedAt": CREATED}}}])
+    };
+    for (started, ready, expected) in [
+        (true, true, "pod.crash Error | crashed 4 times, exit code 1"),
+        (true, false, "pod.crash Error | crashed 4 times, exit code 1"),
+        (false, false, "pod.initialising Info | init container proxy runs"),
+    ] {
+        pod["status"]["initContainerStatuses"] = sidecar(started, ready);
+        snapshot.pods = vec![pod.clone()];
+        assert_eq!(lines(&snapshot), [expected]);
+    }
+    // The others are ready, and the sidecar is not.
+    pod["status"]["initContainerStatuses"] = sidecar(true, false);
+    pod["status"]["containerStatuses"] = json!([]);
+    snapshot.pods = vec![pod.clone()];
+    assert_eq!(lines(&snapshot), ["pod.starting Info | runs, not ready yet: normal while it starts"]);
+    // An ordinary one that runs, whatever it says of itself.
+    pod["spec"] = json!({"initContainers": [{"name": "proxy"}]});
+    pod["status"]["initContainerStatuses"] = sidecar(true, false);
+    snapshot.pods = vec![pod];
+    assert_eq!(lines(&snapshot), ["pod.initialising Info | init container proxy runs"]);
+}
