@@ -140,7 +140,7 @@ impl EnvironmentView<'_> {
                 let evidence = format!("{} {}", container.name, container.state);
                 if container.state == "paused" {
                     Finding::warning("env.nodes", format!("node {} is paused", container.name))
-                        .remedy(format!("devstack resume --env {}", self.name))
+                        .remedy(up.clone())
                         .evidence(evidence)
                 } else {
                     Finding::error("env.nodes", format!("node {} does not run", container.name))
@@ -222,7 +222,11 @@ impl EnvironmentView<'_> {
                     .remedy(format!("devstack up --env {}", self.name));
                 Outcome::Found(vec![finding])
             }
-            Ok(Ok(Some(snapshot))) => {
+            Ok(Ok(Some(mut snapshot))) => {
+                if self.shared {
+                    // Somebody else's, of which `env.nodes` has told.
+                    snapshot.nodes.clear();
+                }
                 let mut findings = explain(&snapshot);
                 let starting = findings.iter().filter(|finding| finding.severity == Severity::Info).count();
                 findings.retain(|finding| finding.severity != Severity::Info);

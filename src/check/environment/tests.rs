@@ -202,9 +202,19 @@ async fn in_a_cluster_of_others_only_the_environments_own_is_looked_at() {
     assert!(place.told().await[1].starts_with("env.workloads ! "));
     namespace(&place.kube, &json!({}));
     assert_eq!(place.told().await, [clock, "env.workloads ! nothing of demo is in the cluster"]);
+}
+
+#[tokio::test]
+async fn nodes_of_others_are_told_of_once_and_are_no_problem() {
+    let place = shared();
+    let since = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": "2026-11-21T09:00:00Z"});
     place.kube.put(json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "two"},
-        "status": {"conditions": [{"type": "Ready", "status": "False"}]},
+        "status": {"conditions": [since("Ready", "Unknown"), since("DiskPressure", "True")]},
     }));
-    assert_eq!(place.told().await[0], "env.nodes ! 1 of 2 nodes are not ready");
+    let told = place.told().await;
+    let clock = "time.clock-skew - nothing is run on nodes that are not devstack's";
+    assert_eq!(told, ["env.nodes ! 1 of 2 nodes are not ready", clock]);
+    let Outcome::Found(findings) = &place.check().await[0].1 else { panic!("nothing was found") };
+    assert!(!findings.iter().any(Finding::is_problem));
 }
