@@ -35,6 +35,18 @@ pub struct Report {
     pub sections: Vec<Section>,
 }
 
+impl Section {
+    /// Keeps one check and those that it needs; all, where `only` names none.
+    #[must_use]
+    pub fn keeping(mut self, only: Option<&str>) -> Self {
+        if let Some(only) = only {
+            let needed = check::needed_for(only);
+            self.items.retain(|item| needed.contains(&&*item.id));
+        }
+        self
+    }
+}
+
 impl Report {
     /// The machine's section, from what probes read.
     pub fn machine(inputs: &Inputs, only: Option<&str>) -> Section {
@@ -140,7 +152,7 @@ pub fn render_finding(finding: &Finding, style: Style) -> String {
 /// Every check that `--only` accepts, with what it makes sure of.
 pub fn all_checks() -> Vec<(&'static str, &'static str)> {
     let machine = check::CHECKS.iter().map(|check| (check.id, check.title));
-    machine.chain(check::ENVIRONMENT_CHECKS.iter().copied()).collect()
+    machine.chain(check::ENVIRONMENT_CHECKS.iter().map(|check| (check.id, check.title))).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +217,23 @@ mod tests {
         assert_eq!(finding["fixable"], false);
         assert_eq!(finding["evidence"], "container web");
         assert!(finding["cause"].is_string() && finding["remedy"].as_array().unwrap().len() == 2);
+    }
+
+    #[test]
+    fn what_a_check_needs_is_kept_with_it() {
+        let item = |id: &str, outcome: Outcome| Item { id: id.to_owned(), title: String::new(), outcome };
+        let gone = Outcome::Found(vec![Finding::error("env.nodes", "the cluster is gone")]);
+        let skip = || Outcome::Skip("needs env.nodes".to_owned());
+        let items = vec![item("env.nodes", gone), item("env.api", skip()), item("time.clock-skew", skip())];
+        let section = Section { title: String::new(), items };
+        let kept = |only| {
+            let section = section.clone().keeping(only);
+            let ids: Vec<String> = section.items.iter().map(|item| item.id.clone()).collect();
+            (ids.join(" "), Report { sections: vec![section] }.exit())
+        };
+        assert_eq!(kept(Some("env.api")), ("env.nodes env.api".to_owned(), ExitCode::Findings));
+        assert_eq!(kept(Some("env.leftovers")), (String::new(), ExitCode::Done));
+        assert_eq!(kept(None), ("env.nodes env.api time.clock-skew".to_owned(), ExitCode::Findings));
     }
 
     #[test]

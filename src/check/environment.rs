@@ -13,15 +13,30 @@ use crate::ports::engine::{Container, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::ports::kube::KubeError;
 use crate::ports::{Engine, Kube};
 
-/// The checks of an environment, in order: id and what it makes sure of.
-pub const ENVIRONMENT_CHECKS: &[(&str, &str)] = &[
-    ("env.nodes", "node containers run"),
-    ("env.api", "the API server answers"),
-    ("time.clock-skew", "clocks of host and nodes agree"),
-    ("env.workloads", "every pod is ready"),
-    ("env.endpoints", "every URL keeps its promise"),
-    ("env.drift", "everything is as it was made"),
-    ("env.leftovers", "nothing is without an environment"),
+/// One check of an environment.
+#[derive(Debug, Clone, Copy)]
+pub struct EnvironmentCheck {
+    /// Stable and public.
+    pub id: &'static str,
+    /// What it makes sure of, in a few words.
+    pub title: &'static str,
+    /// The checks that have to pass before this one makes sense.
+    pub needs: &'static [&'static str],
+}
+
+/// The checks of an environment, in order.
+pub const ENVIRONMENT_CHECKS: &[EnvironmentCheck] = &[
+    EnvironmentCheck { id: "env.nodes", title: "node containers run", needs: &["engine.socket-permission"] },
+    EnvironmentCheck { id: "env.api", title: "the API server answers", needs: &["env.nodes"] },
+    EnvironmentCheck { id: "time.clock-skew", title: "clocks of host and nodes agree", needs: &["env.nodes"] },
+    EnvironmentCheck { id: "env.workloads", title: "every pod is ready", needs: &["env.api"] },
+    EnvironmentCheck { id: "env.endpoints", title: "every URL keeps its promise", needs: &["env.workloads"] },
+    EnvironmentCheck { id: "env.drift", title: "everything is as it was made", needs: &["env.nodes"] },
+    EnvironmentCheck {
+        id: "env.leftovers",
+        title: "nothing is without an environment",
+        needs: &["engine.socket-permission"],
+    },
 ];
 
 /// Clocks may differ by this many seconds; S3 signatures allow 900, certificates are made a little early.
@@ -81,7 +96,7 @@ impl EnvironmentView<'_> {
         ENVIRONMENT_CHECKS
             .iter()
             .zip([nodes, api, clock, workloads, endpoints, if nodes_run { self.drift() } else { needs("env.nodes") }])
-            .map(|((id, title), o)| (*id, *title, o))
+            .map(|(check, outcome)| (check.id, check.title, outcome))
             .collect()
     }
 

@@ -22,14 +22,14 @@ mod stale;
 mod workload;
 
 pub use collect::{Depth, collect};
-pub use environment::{ENVIRONMENT_CHECKS, EndpointSeen, EnvironmentView};
+pub use environment::{ENVIRONMENT_CHECKS, EndpointSeen, EnvironmentCheck, EnvironmentView};
 pub use explain::{explain, obstacles, one_line};
 pub use gather::gather;
 pub use inputs::{Asked, EngineTrouble, ImageNeed, Inputs, KubeContexts, Needs};
 pub use model::{Finding, Severity};
 pub use orphan::{Orphan, leftovers, orphans};
 pub use past::without_over;
-pub use preflight::{CHECKS, Check, Outcome, preflight, refusal, run};
+pub use preflight::{CHECKS, Check, Outcome, needed_for, preflight, refusal, run};
 pub use reason::{Reason, Stage};
 pub use rules::inotify_is_low;
 pub use signature::{Match, Signature, SignatureError, Signatures};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::environment::ENVIRONMENT_CHECKS;
 use super::inputs::Inputs;
 use super::model::{Finding, Severity};
 use super::{remote, rules, stale};
@@ -136,13 +137,14 @@ pub fn run(inputs: &Inputs, only: Option<&str>) -> Vec<(&'static Check, Outcome)
     outcomes
 }
 
-/// A check and all that it needs, directly or not.
-fn needed_for(id: &str) -> Vec<&'static str> {
-    let mut wanted: Vec<&str> = CHECKS.iter().filter(|check| check.id == id).map(|check| check.id).collect();
+/// A check and all that it needs, directly or not, of the machine and of an environment.
+pub fn needed_for(id: &str) -> Vec<&'static str> {
+    let machine = || CHECKS.iter().map(|check| (check.id, check.needs));
+    let all = || machine().chain(ENVIRONMENT_CHECKS.iter().map(|check| (check.id, check.needs)));
+    let mut wanted: Vec<&str> = all().filter(|(known, _)| *known == id).map(|(known, _)| known).collect();
     let mut next = 0;
     while let Some(id) = wanted.get(next).copied() {
-        let needs = CHECKS.iter().filter(|check| check.id == id).flat_map(|check| check.needs);
-        for need in needs {
+        for need in all().filter(|(known, _)| *known == id).flat_map(|(_, needs)| needs) {
             if !wanted.contains(need) {
                 wanted.push(need);
             }

@@ -113,10 +113,8 @@ async fn look(
     let wanted = |id: &str| only.is_none_or(|only| only == id);
     let engine_answers = matches!(inputs.engine, Some(Ok(_)));
     for world in worlds.iter().filter(|world| engine_answers || shared(world)) {
-        if check::ENVIRONMENT_CHECKS.iter().any(|(id, _)| wanted(id)) {
-            let mut section = environment(session, world).await;
-            section.items.retain(|item| wanted(&item.id));
-            report.sections.push(section);
+        if check::ENVIRONMENT_CHECKS.iter().any(|check| wanted(check.id)) {
+            report.sections.push(environment(session, world).await.keeping(only));
         }
     }
     let mut orphans = Asked::No;

@@ -15,9 +15,12 @@ fn machine(engine: &CannedEngine) -> TestEnvironment {
 
 #[test]
 fn no_engine_is_named_with_its_address() {
-    let output = TestEnvironment::new().run(&["doctor", "--only", "engine.not-running"]);
-    assert!(output.starts_with("exit 3\n"), "{output}");
-    assert!(output.contains("[engine.not-running]") && output.contains("unix:///nonexistent/docker.sock"), "{output}");
+    // Checks of an environment need the engine.
+    for id in ["engine.not-running", "env.nodes", "env.workloads"] {
+        let output = TestEnvironment::new().run(&["doctor", "--only", id]);
+        assert!(output.starts_with("exit 3\n"), "{output}");
+        assert!(output.contains("[engine.not-running]") && output.contains("unix:///nonexistent/docker.sock"), "{output}");
+    }
 }
 
 #[test]

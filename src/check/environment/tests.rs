@@ -117,7 +117,8 @@ async fn where_all_is_well_every_check_passes() {
     let outcomes = well().check().await;
     assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Pass(_))), "{outcomes:?}");
     let ids: Vec<&str> = outcomes.iter().map(|(id, _)| *id).collect();
-    let listed: Vec<&str> = ENVIRONMENT_CHECKS.iter().map(|(id, _)| *id).filter(|id| *id != "env.leftovers").collect();
+    let listed: Vec<&str> =
+        ENVIRONMENT_CHECKS.iter().map(|check| check.id).filter(|id| *id != "env.leftovers").collect();
     assert_eq!(ids, listed);
     assert_eq!(shared().told().await, ["time.clock-skew - nothing is run on nodes that are not devstack's"]);
 }

@@ -226,12 +226,23 @@ fn only_one_check_and_what_it_needs() {
         ["host.wsl1", "engine.not-running", "engine.socket-permission", "engine.windows-containers", "host.cgroup-v1"]
     );
     assert_eq!(names(Some("no.such")), Vec::<&str>::new());
+    // Those of an environment need some of the machine's.
+    let engine = ["host.wsl1", "engine.not-running", "engine.socket-permission"];
+    for id in ["env.nodes", "env.endpoints", "env.leftovers"] {
+        assert_eq!(names(Some(id)), engine, "{id}");
+    }
+    let more = ["env.endpoints", "env.workloads", "env.api", "env.nodes", "engine.socket-permission"];
+    assert_eq!(needed_for("env.endpoints")[..5], more);
 }
 
 #[test]
 fn the_table_is_in_order() {
     let mut seen = BTreeSet::new();
     for check in CHECKS {
+        assert!(check.needs.iter().all(|need| seen.contains(need)), "{} comes too early", check.id);
+        assert!(seen.insert(check.id), "{} is there twice", check.id);
+    }
+    for check in ENVIRONMENT_CHECKS {
         assert!(check.needs.iter().all(|need| seen.contains(need)), "{} comes too early", check.id);
         assert!(seen.insert(check.id), "{} is there twice", check.id);
     }
