@@ -40,6 +40,14 @@ impl ObjectKey {
     }
 }
 
+impl ObjectKey {
+    /// What names the object whatever version it is asked for in: group, kind, namespace and name.
+    pub fn identity(&self) -> (&str, &str, Option<&str>, &str) {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        (group, &self.kind, self.namespace.as_deref(), &self.name)
+    }
+}
+
 impl std::fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.namespace {

@@ -34,10 +34,12 @@ impl PruneStep {
         self.components.iter().map(keys).collect()
     }
 
-    /// What is recorded of each component and made by none. What has moved from one to another stays.
+    /// What is recorded of each component and made by none. What has moved from one to another stays, and so does what is
+    /// made by another version of its API: it is the same object.
     fn stale(&self, wanted: &Wanted) -> Wanted {
-        let wanted: BTreeSet<&ObjectKey> = wanted.values().flatten().collect();
-        let stale = |keys: &Vec<ObjectKey>| keys.iter().filter(|key| !wanted.contains(key)).cloned().collect();
+        let wanted: BTreeSet<_> = wanted.values().flatten().map(ObjectKey::identity).collect();
+        let stale =
+            |keys: &Vec<ObjectKey>| keys.iter().filter(|key| !wanted.contains(&key.identity())).cloned().collect();
         let stale = self.recorded.iter().map(|(name, keys)| (name.clone(), stale(keys)));
         stale.filter(|(_, keys): &(String, Vec<ObjectKey>)| !keys.is_empty()).collect()
     }
@@ -170,6 +172,20 @@ mod tests {
         ]);
         assert_eq!(step.stale(&wanted), BTreeMap::from([("old".to_owned(), vec![role])]));
         assert_eq!(step.stale(&step.recorded), BTreeMap::new());
+    }
+
+    #[test]
+    fn what_another_version_of_its_api_makes_stays() {
+        let scaler = |api_version: &str| ObjectKey {
+            api_version: api_version.to_owned(),
+            ..key("HorizontalPodAutoscaler", "web")
+        };
+        let of = |api_version: &str| BTreeMap::from([("web".to_owned(), vec![scaler(api_version)])]);
+        let step = PruneStep { recorded: of("autoscaling/v1"), components: Vec::new(), claim: None };
+        assert_eq!(step.stale(&of("autoscaling/v2")), BTreeMap::new());
+        // Another group is another object.
+        assert_eq!(step.stale(&of("scaling.example.com/v1")), step.recorded);
+        assert_eq!(step.stale(&of("v1")), step.recorded);
     }
 
     #[test]
