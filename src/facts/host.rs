@@ -57,7 +57,7 @@ pub struct HostFacts {
     /// The kernel's inotify limits; `None` off Linux.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inotify: Option<Inotify>,
-    /// IPv4 routes of the host in CIDR notation, without the default route.
+    /// IPv4 routes of the host in CIDR notation, without the default route and its halves.
     pub routes: Vec<String>,
 }
 
@@ -302,7 +302,8 @@ fn inotify(text: &dyn Fn(&str) -> String) -> Option<Inotify> {
     })
 }
 
-/// The table of `/proc/net/route`: little-endian hexadecimal destination (field 2) and mask (field 8).
+/// The table of `/proc/net/route`: little-endian hexadecimal destination (field 2) and mask (field 8). A VPN that takes
+/// everything adds both halves of the default route, which lead nowhere in particular either.
 fn routes(table: &str) -> Vec<String> {
     let mut routes: Vec<String> = table
         .lines()
@@ -311,7 +312,8 @@ fn routes(table: &str) -> Vec<String> {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let destination = u32::from_str_radix(fields.get(1)?, 16).ok()?.swap_bytes();
             let mask = u32::from_str_radix(fields.get(7)?, 16).ok()?.swap_bytes();
-            (mask != 0).then(|| format!("{}/{}", std::net::Ipv4Addr::from(destination), mask.count_ones()))
+            let bits = mask.count_ones();
+            (bits > 1).then(|| format!("{}/{bits}", std::net::Ipv4Addr::from(destination)))
         })
         .collect();
     routes.sort();
@@ -367,6 +369,8 @@ mod tests {
     fn routes_without_the_default_one() {
         let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
             eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+            tun0\t00000000\t0108080A\t0003\t0\t0\t0\t00000080\t0\t0\t0\n\
+            tun0\t00000080\t0108080A\t0003\t0\t0\t0\t00000080\t0\t0\t0\n\
             eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
             tun0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n";
         assert_eq!(routes(table), ["172.18.0.0/16", "192.168.0.0/24"]);

@@ -15,7 +15,7 @@ use bollard::models as api;
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures::{StreamExt as _, TryStreamExt as _};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::OnceCell;
 
 use self::answer::{container, image, label_filter, network, unsigned};
@@ -101,6 +101,27 @@ impl DockerEngine {
             },
         }
     }
+}
+
+/// Gives a command its input, and the end of it in any case: a command that waits for more would never end.
+async fn feed(stdin: Option<ByteStream>, mut input: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut fed = Ok(());
+    let mut chunks = stdin.unwrap_or_else(|| futures::stream::empty().boxed());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                fed = Err(error);
+                break;
+            }
+        };
+        // A command that stops reading closes the stream; its status tells the rest.
+        if input.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let _ = input.shutdown().await;
+    fed
 }
 
 /// The first I/O error of a chain of causes.
@@ -231,18 +252,6 @@ impl Engine for DockerEngine {
         let started = client.start_exec(&exec.id, None).await.map_err(|error| self.explain(what(), error))?;
         let mut result = ExecOutput::default();
         if let StartExecResults::Attached { mut output, mut input } = started {
-            let feed = async {
-                if let Some(mut stdin) = stdin {
-                    while let Some(chunk) = stdin.next().await {
-                        // A command that stops reading closes the stream; its status tells the rest.
-                        if input.write_all(&chunk?).await.is_err() {
-                            break;
-                        }
-                    }
-                }
-                let _ = input.shutdown().await;
-                io::Result::Ok(())
-            };
             let read = async {
                 while let Some(chunk) = output.try_next().await? {
                     match chunk {
@@ -252,9 +261,10 @@ impl Engine for DockerEngine {
                 }
                 Ok::<_, bollard::errors::Error>(())
             };
-            let (fed, read) = tokio::join!(feed, read);
-            read.map_err(|error| self.explain(what(), error))?;
+            let (fed, read) = tokio::join!(feed(stdin, &mut input), read);
+            // What the command says of half an input only follows from that.
             fed.map_err(|error| EngineError::Other { what: what(), reason: format!("its input: {error}") })?;
+            read.map_err(|error| self.explain(what(), error))?;
         }
         let ended = client.inspect_exec(&exec.id).await.map_err(|error| self.explain(what(), error))?;
         result.status = ended.exit_code.unwrap_or(-1);
@@ -425,7 +435,25 @@ fn missing_is_fine(result: Result<(), EngineError>) -> Result<(), EngineError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_input_that_breaks_off_ends_and_is_told() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let broken = io::Error::new(io::ErrorKind::UnexpectedEof, "the layer is cut short");
+        let chunks = futures::stream::iter([Ok("half".into()), Err(broken)]).boxed();
+        let fed = feed(Some(chunks), &mut near).await;
+        assert_eq!(fed.unwrap_err().to_string(), "the layer is cut short");
+        let mut read = Vec::new();
+        // `near` is still there, as the connection of a command is.
+        let end = tokio::time::timeout(Duration::from_secs(5), far.read_to_end(&mut read)).await;
+        assert!(end.is_ok_and(|end| end.is_ok()) && read == b"half");
+        drop(near);
+    }
 
     #[test]
     fn times_are_compared_to_the_second() {

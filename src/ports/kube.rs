@@ -38,9 +38,7 @@ impl ObjectKey {
             name: text("/metadata/name")?,
         })
     }
-}
 
-impl ObjectKey {
     /// What names the object whatever version it is asked for in: group, kind, namespace and name.
     pub fn identity(&self) -> (&str, &str, Option<&str>, &str) {
         let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
