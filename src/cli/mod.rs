@@ -16,6 +16,8 @@ pub mod image_prune;
 pub mod image_resolve;
 pub mod man;
 pub mod profile;
+#[cfg(test)]
+mod remedies;
 pub mod root;
 pub mod session;
 pub mod status;
