@@ -61,8 +61,8 @@ pub async fn collect(
         all("apps/v1", "DaemonSet", true),
         all("batch/v1", "Job", true),
     )?;
-    // Read after the Deployments, whose controller has seen a spec only when the set for it is there. Without them every
-    // pod counts.
+    // Read after the Deployments, whose controller has seen a spec only when the set for it is there. Without them
+    // every pod counts.
     let replica_sets = all("apps/v1", "ReplicaSet", !deployments.is_empty()).await.unwrap_or_default();
     let wanted: Vec<Wanted> = pods.iter().flat_map(wanted_logs).collect();
     let logs = future::join_all(wanted.into_iter().map(|wanted| async move {

@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn pods_of_a_deployments_older_sets_are_not_judged() {
         let set = |name: &str, revision: &str| {
-            json!({"metadata": {"name": name, "namespace": "web", "ownerReferences": [{"kind": "Deployment", "name": "app"}],
+            json!({"metadata": {"name": name, "namespace": "web",
+                "ownerReferences": [{"kind": "Deployment", "name": "app"}],
                 "annotations": {"deployment.kubernetes.io/revision": revision}}})
         };
         let mut snapshot = Snapshot {

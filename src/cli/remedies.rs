@@ -8,8 +8,8 @@ use regex::Regex;
 use super::Cli;
 use crate::check::Signatures;
 
-/// What of the commands of devstack's that a text names is no verb and no flag. A command begins the text, is quoted, or
-/// follows a colon, `&&`, `|` or `then`; elsewhere the word is a name.
+/// What is no verb and no flag of the commands of devstack's that a text names. A command begins the text, is quoted,
+/// or follows a colon, `&&`, `|` or `then`; elsewhere the word is a name.
 fn unknown(text: &str) -> Vec<String> {
     let mut root = Cli::command();
     root.build();

@@ -31,7 +31,7 @@ pub struct KubeClient {
 }
 
 impl KubeClient {
-    /// Connects with one context of a kubeconfig; its current context when `context` is `None`. `vars` may name a proxy.
+    /// Connects with one context of a kubeconfig, its current context when `context` is `None`; `vars` may name a proxy.
     ///
     /// # Errors
     /// [`KubeError::Config`] where the kubeconfig does not parse or lacks the context, [`KubeError::Proxy`] where the

@@ -20,12 +20,12 @@ pub(super) fn stated(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<S
     cluster.proxy_url.clone().filter(|url| !url.is_empty())
 }
 
-/// The proxy to a server: the one that the kubeconfig states, whatever the environment says; else that of `HTTPS_PROXY`,
-/// unless the server is on this machine or `NO_PROXY` has it.
+/// The proxy to a server: the one that the kubeconfig states, whatever the environment says; else that of
+/// `HTTPS_PROXY`, unless the server is on this machine or `NO_PROXY` has it.
 ///
 /// # Errors
-/// [`KubeError::Proxy`] where it is no URL, or one of a protocol that is not spoken. Its text is not told: it may hold a
-/// password.
+/// [`KubeError::Proxy`] where it is no URL, or one of a protocol that is not spoken. Its text is not told: it may hold
+/// a password.
 pub(super) fn to(server: &Uri, stated: Option<&str>, vars: &Vars) -> Result<Option<Uri>, KubeError> {
     let either = |upper: &str, lower: &str| vars.get(upper).or_else(|| vars.get(lower));
     let (from, url) = match (stated, either("HTTPS_PROXY", "https_proxy")) {

@@ -303,7 +303,8 @@ mod tests {
                 "spec": {}, "status": {"observedGeneration": 1, "updateRevision": "2"}}));
             kube.put(crashed(set, if set == "foreign" { "else" } else { "demo" }));
         }
-        let ready = json!({"observedGeneration": 1, "updateRevision": "2", "updatedReplicas": 1, "replicas": 1, "readyReplicas": 1});
+        let ready = json!({"observedGeneration": 1, "updateRevision": "2",
+            "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
         kube.react("StatefulSet", 4, move |set| set["status"] = ready.clone());
         let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
         let opened = kube.clone();

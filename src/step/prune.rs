@@ -34,8 +34,8 @@ impl PruneStep {
         self.components.iter().map(keys).collect()
     }
 
-    /// What is recorded of each component and made by none. What has moved from one to another stays, and so does what is
-    /// made by another version of its API: it is the same object.
+    /// What is recorded of each component and made by none. What has moved from one to another stays, and so does what
+    /// is made by another version of its API: it is the same object.
     fn stale(&self, wanted: &Wanted) -> Wanted {
         let wanted: BTreeSet<_> = wanted.values().flatten().map(ObjectKey::identity).collect();
         let stale =

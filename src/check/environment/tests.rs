@@ -208,7 +208,8 @@ async fn in_a_cluster_of_others_only_the_environments_own_is_looked_at() {
 #[tokio::test]
 async fn nodes_of_others_are_told_of_once_and_are_no_problem() {
     let place = shared();
-    let since = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": "2026-11-21T09:00:00Z"});
+    let time = "2026-11-21T09:00:00Z";
+    let since = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": time});
     place.kube.put(json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "two"},
         "status": {"conditions": [since("Ready", "Unknown"), since("DiskPressure", "True")]},
