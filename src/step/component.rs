@@ -194,8 +194,10 @@ impl ReadyStep {
         Ok(None)
     }
 
-    /// Deletes the environment's pods that keep a StatefulSet of this component from its newest revision.
-    async fn make_way(&self, run: &Run<'_>, kube: &dyn Kube, snapshot: &check::Snapshot) -> Result<(), StepError> {
+    /// Deletes the environment's pods that keep a StatefulSet of this component from its newest revision, and leaves
+    /// them out of the snapshot.
+    async fn make_way(&self, run: &Run<'_>, kube: &dyn Kube, snapshot: &mut check::Snapshot) -> Result<(), StepError> {
+        let mut gone = Vec::new();
         for (set, pod) in check::obstacles(snapshot) {
             let is = |ready: &Ready| {
                 let named = |field: &str, name: &String| set["metadata"][field] == *name;
@@ -212,7 +214,9 @@ impl ReadyStep {
             {
                 return Err(error.into());
             }
+            gone.push(key);
         }
+        snapshot.pods.retain(|pod| !ObjectKey::of(pod).is_some_and(|key| gone.contains(&key)));
         Ok(())
     }
 
@@ -256,8 +260,8 @@ impl ReadyStep {
             let mut findings = Vec::new();
             let mut reason = reason;
             // A server that does not answer is the reason itself.
-            if let Ok(snapshot) = check::collect(&*kube, &namespaces, Depth::Wait, run.ctx.clock.now()).await {
-                self.make_way(run, &*kube, &snapshot).await?;
+            if let Ok(mut snapshot) = check::collect(&*kube, &namespaces, Depth::Wait, run.ctx.clock.now()).await {
+                self.make_way(run, &*kube, &mut snapshot).await?;
                 findings = check::explain(&snapshot);
                 reason = self.one_line(&snapshot).unwrap_or(reason);
             }
@@ -298,14 +302,14 @@ mod tests {
     async fn own_pods_of_an_older_revision_make_way_for_the_newest() {
         let kube = FakeKube::default();
         kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
-        for set in ["db", "other", "foreign"] {
+        for set in ["db", "foreign"] {
             kube.put(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": set, "namespace": "a"},
                 "spec": {}, "status": {"observedGeneration": 1, "updateRevision": "2"}}));
             kube.put(crashed(set, if set == "foreign" { "else" } else { "demo" }));
         }
         let ready = json!({"observedGeneration": 1, "updateRevision": "2",
             "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
-        kube.react("StatefulSet", 4, move |set| set["status"] = ready.clone());
+        kube.react("StatefulSet", 6, move |set| set["status"] = ready.clone());
         let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
         let opened = kube.clone();
         let world = World::new(&ctx, "demo", Arc::new(FakeEngine::default()), Arc::new(FakeRunner::default()))
@@ -322,9 +326,13 @@ mod tests {
         let node = Node { id: "db".to_owned(), needs: BTreeSet::new(), step: Step::Ready(step) };
         let journal = Journal::open(&world.dir, ctx.fs.clone()).unwrap();
         let graph = Graph::new(vec![node]).unwrap();
-        executor::run(&ctx, &world, &journal, &graph, false).await.unwrap();
-        let left: Vec<String> = kube.keys().into_iter().filter(|key| key.kind == "Pod").map(|key| key.name).collect();
-        assert_eq!(left, ["foreign-0", "other-0"]);
+        let run = || executor::run(&ctx, &world, &journal, &graph, false);
+        assert!(run().await.is_err(), "somebody else's pod is judged");
+        let left: Vec<ObjectKey> = kube.keys().into_iter().filter(|key| key.kind == "Pod").collect();
+        assert_eq!(left.iter().map(|key| &*key.name).collect::<Vec<_>>(), ["foreign-0"]);
+        kube.put(crashed("db", "demo"));
+        kube.delete(&left[0], None).await.unwrap();
+        run().await.unwrap();
     }
 
     #[test]
