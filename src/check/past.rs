@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::ports::fake::FakeKube;
 
-    fn workload(kind: &str, name: &str, status: Value) -> Value {
+    fn workload(kind: &str, name: &str, status: &Value) -> Value {
         let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
         json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "web", "generation": 2},
             "spec": {}, "status": status})
@@ -128,7 +128,7 @@ mod tests {
                 "annotations": {"deployment.kubernetes.io/revision": revision}}})
         };
         let mut snapshot = Snapshot {
-            workloads: vec![workload("Deployment", "app", json!({"observedGeneration": 2}))],
+            workloads: vec![workload("Deployment", "app", &json!({"observedGeneration": 2}))],
             replica_sets: vec![set("app-old", "9"), set("app-new", "10")],
             pods: vec![crashed("app-old-x", "ReplicaSet", "app-old")],
             ..Snapshot::default()
@@ -157,7 +157,7 @@ mod tests {
         };
         let status = json!({"observedGeneration": 2, "updateRevision": "db-2"});
         let mut snapshot = Snapshot {
-            workloads: vec![workload("StatefulSet", "db", status)],
+            workloads: vec![workload("StatefulSet", "db", &status)],
             pods: vec![pod("db-0", "db-1"), pod("db-1", "db-2")],
             ..Snapshot::default()
         };
@@ -199,13 +199,12 @@ mod tests {
             let mut evicted = crashed("app-x", owning, owner);
             evicted["status"] = json!({"phase": "Failed", "reason": "Evicted", "message": "low on resource"});
             for (status, past) in [(well, true), (ill, false)] {
-                let object = workload(kind, "app", status);
+                let object = workload(kind, "app", &status);
                 let kube = FakeKube::default();
                 kube.put(object.clone());
                 let counted = without_over(&kube, vec![evicted.clone()], "").await;
                 assert_eq!(counted.is_empty(), past, "{object}");
-                let snapshot =
-                    Snapshot { workloads: vec![object], pods: vec![evicted.clone()], ..Snapshot::default() };
+                let snapshot = Snapshot { workloads: vec![object], pods: vec![evicted.clone()], ..Snapshot::default() };
                 assert_eq!(judged(&snapshot).is_empty(), past, "{kind}");
             }
             // What runs badly counts however many others run well.

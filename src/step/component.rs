@@ -303,8 +303,10 @@ mod tests {
         let kube = FakeKube::default();
         kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
         for set in ["db", "foreign"] {
-            kube.put(json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": set, "namespace": "a"},
-                "spec": {}, "status": {"observedGeneration": 1, "updateRevision": "2"}}));
+            kube.put(
+                json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": set, "namespace": "a"},
+                "spec": {}, "status": {"observedGeneration": 1, "updateRevision": "2"}}),
+            );
             kube.put(crashed(set, if set == "foreign" { "else" } else { "demo" }));
         }
         let ready = json!({"observedGeneration": 1, "updateRevision": "2",
@@ -315,8 +317,7 @@ mod tests {
         let world = World::new(&ctx, "demo", Arc::new(FakeEngine::default()), Arc::new(FakeRunner::default()))
             .with_kube(Arc::new(move |_| Arc::new(opened.clone())));
         world.connect("").await.unwrap();
-        let of =
-            |name: &str| Ready { kind: ReadyKind::StatefulSet, namespace: "a".to_owned(), name: name.to_owned() };
+        let of = |name: &str| Ready { kind: ReadyKind::StatefulSet, namespace: "a".to_owned(), name: name.to_owned() };
         let step = ReadyStep {
             cluster: "cluster".to_owned(),
             component: "db".to_owned(),

@@ -295,9 +295,7 @@ mod tests {
         let secret = object("Secret", json!({"key": "c2VjcmV0"}));
         let told = told(Some(object("Secret", json!({"key": "b3RoZXI="}))), &secret).await;
         assert_eq!(told, "Secret b/a differs: data.key");
-        let job = |status: Value| {
-            json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "b"}, "status": status})
-        };
+        let job = |status: Value| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a", "namespace": "b"}, "status": status});
         kube.put(job(json!({"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]})));
         let found = drifts(&kube, &[job(json!({}))]).await.unwrap();
         assert_eq!(found[0].to_string(), "Job b/a failed and is made anew");
