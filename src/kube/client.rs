@@ -281,7 +281,8 @@ mod tests {
         for (text, vars) in [(stated, Vars::default()), (kubeconfig(""), Vars::from([("HTTPS_PROXY", &*proxy)]))] {
             let kube = KubeClient::of_kubeconfig(&text, None, &vars).await.unwrap();
             let asked = tokio::spawn(async move { kube.version().await.is_err() });
-            let (stream, _) = listener.accept().await.unwrap();
+            let accepted = tokio::time::timeout(Duration::from_secs(10), listener.accept()).await;
+            let (stream, _) = accepted.expect("it is asked for without the proxy").unwrap();
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).await.unwrap();
             assert_eq!(line.trim_end(), "CONNECT k8s.example.com:6443 HTTP/1.1");
