@@ -2,6 +2,7 @@
 
 mod choose;
 mod consent;
+mod credentials;
 mod drift;
 mod gather;
 mod kubernetes;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use crate::error::{ExitCode, Failure};
-use crate::profile::{self, ProfileError, ProfileSource, Request, Resolved, graph, parse_setting, schema};
+use crate::profile::{self, ProfileError, ProfileSource, Request, Resolved, Scope, graph, parse_setting, schema};
 use crate::ui::{Format, Table};
 use crate::yaml::YamlError;
 
@@ -65,6 +65,8 @@ pub fn run(session: &Session, args: &Args) -> Result<ExitCode, Failure> {
         Verb::Show { profile, sets } => {
             let source = ProfileSource::of(profile);
             let resolved = profile::load(&Request { settings: sets, ..Request::of_files(&source) })?;
+            // A URL may hold one.
+            resolved.secrets(&Scope::new()).iter().for_each(|secret| session.ctx.redactor.register(secret));
             session.ui.result(profile::to_json(&resolved), &shown(&resolved))?;
             Ok(ExitCode::Done)
         }

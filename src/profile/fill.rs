@@ -15,8 +15,9 @@ use super::parameter::{self, unknown};
 use super::resolved::{ContentSpec, Ready, ReadyKind, plain};
 use super::schema::Loop;
 use super::scope::{Scope, SubstituteError};
+use super::secret::is_secret;
 use super::source::{Origin, is_name};
-use super::world::{Argument, Bindings, Env, World};
+use super::world::{Argument, Bindings, Env, Trace, World};
 
 impl Draft {
     /// Works out parameters and what follows from them. Everything it refers to has been filled before.
@@ -27,10 +28,19 @@ impl Draft {
         problems: &mut Vec<YamlError>,
     ) -> Result<(), ProfileError> {
         let before = problems.len();
-        let arguments = self.arguments(around, world, problems)?;
+        let (arguments, secret) = self.arguments(around, world, problems)?;
         self.wrong = problems.len() > before;
+        for (name, argument) in &arguments {
+            let Some(parameter) = self.file.parameters.get(name) else { continue };
+            match argument {
+                Argument::Literal(value) if self.wrong && *value == stand_in(parameter) => {}
+                Argument::Literal(value) => world.secrets.add(parameter, value),
+                Argument::Template(template) => world.secrets.add_late(parameter, template),
+            }
+        }
         if let Some(frame) = world.components.get_mut(&self.instance) {
             frame.parameters = arguments;
+            frame.secret = secret;
             frame.wrong = self.wrong;
         }
         if self.wrong {
@@ -52,12 +62,13 @@ impl Draft {
         Ok(())
     }
 
+    /// The values of its parameters, and the names of those that hold what must not be shown.
     fn arguments(
         &mut self,
         around: &Surroundings<'_>,
         world: &World,
         problems: &mut Vec<YamlError>,
-    ) -> Result<BTreeMap<String, Argument>, ProfileError> {
+    ) -> Result<(BTreeMap<String, Argument>, BTreeSet<String>), ProfileError> {
         let known = &self.file.parameters;
         for (name, written) in around.used.with.iter().filter(|(name, _)| !known.contains_key(*name)) {
             let message = unknown("parameter", name, known.keys().map(String::as_str));
@@ -83,9 +94,12 @@ impl Draft {
             }
         }
         let (none, late) = (Bindings::new(), Scope::new());
-        let env = Env::new(world, None, &none, &late);
         let mut arguments = BTreeMap::new();
+        let mut secret: BTreeSet<String> =
+            known.iter().filter(|(_, parameter)| is_secret(parameter)).map(|(name, _)| name.clone()).collect();
         for (name, parameter) in known {
+            let trace = Trace::default();
+            let env = Env { trace: Some(&trace), ..Env::new(world, None, &none, &late) };
             let (value, at, place) = match (around.settings.get(&**name), around.used.with.get(name)) {
                 (Some(text), _) => {
                     let full = format!("{}.{name}", self.instance);
@@ -120,13 +134,16 @@ impl Draft {
                     continue;
                 }
             };
+            if trace.secret.get() {
+                secret.insert(name.clone());
+            }
             let mut mistakes = Vec::new();
             let made = parameter::check(parameter, &checked, base(place), template, &mut Vec::new(), &mut mistakes);
             problems.extend(mistakes.into_iter().map(|(path, message)| at.below(&path).problem(message)));
             // What stays a template keeps its checked form: paths are absolute in it, defaults of fields filled in.
             arguments.insert(name.clone(), if template { Argument::Template(made) } else { Argument::Literal(made) });
         }
-        Ok(arguments)
+        Ok((arguments, secret))
     }
 
     fn fill_credentials(&mut self, world: &mut World, problems: &mut Vec<YamlError>) {

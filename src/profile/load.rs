@@ -19,6 +19,7 @@ use super::parameter::{self, Base};
 use super::resolved::{Resolved, ResolvedCluster, ResolvedRoute, plain};
 use super::schema::{Parameter, ParameterType, Route};
 use super::scope::{Scope, SubstituteError};
+use super::secret::is_secret;
 use super::source::{Library, Origin, Place, ProfileSource, builtin_names, is_name};
 use super::world::{Bindings, Env, World, cluster_value};
 
@@ -94,11 +95,12 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     }
     if !loader.problems.is_empty() {
         let mut problems = loader.problems;
+        loader.world.secrets.hide(&mut problems);
         let mut seen = BTreeSet::new();
         problems.retain(|problem| seen.insert(problem.to_string()));
         return Err(ProfileError::Invalid { problems });
     }
-    let is_public = |parameter: &Parameter| parameter.kind != Some(ParameterType::Secret);
+    let is_public = |parameter: &Parameter| !is_secret(parameter);
     let own = merged.parameters.iter().filter(|(_, parameter)| is_public(&parameter.value));
     let of_components = drafts.iter().flat_map(|draft| {
         let public = draft.file.parameters.iter().filter(|(_, parameter)| is_public(parameter));
@@ -191,7 +193,10 @@ impl<'a> Loader<'a> {
                     }
                     value
                 }
-                (None, None) if self.request.check_only => stand_in(&parameter.value),
+                (None, None) if self.request.check_only => {
+                    self.world.parameters.insert(name.clone(), stand_in(&parameter.value));
+                    continue;
+                }
                 (None, None) => {
                     return Err(ProfileError::Unset {
                         profile: self.merged.name.clone(),
@@ -200,6 +205,10 @@ impl<'a> Loader<'a> {
                     });
                 }
             };
+            self.world.secrets.add(&parameter.value, &value);
+            if is_secret(&parameter.value) {
+                self.world.secrets.parameters.insert(name.clone());
+            }
             self.world.parameters.insert(name.clone(), value);
         }
         Ok(())

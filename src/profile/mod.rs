@@ -20,6 +20,7 @@ mod render;
 mod resolved;
 pub mod schema;
 mod scope;
+mod secret;
 mod show;
 mod source;
 mod template;
@@ -28,6 +29,7 @@ mod world;
 pub use error::ProfileError;
 pub use load::{Request, builtins, load};
 pub use parameter::parse_setting;
+pub use render::Rendered;
 pub use resolved::{
     ContentSource, ContentSpec, ManifestTemplate, Ready, ReadyKind, Resolved, ResolvedCluster, ResolvedComponent,
     ResolvedRoute, Verification,

@@ -206,8 +206,13 @@ pub(super) fn check(
         mistakes.push((path.clone(), format!("`{text}` does not match {pattern}")));
     }
     if let Some(values) = parameter.values.as_ref().filter(|values| !values.contains(value)) {
-        let known: Vec<_> = values.iter().map(shown).collect();
-        mistakes.push((path.clone(), format!("expected one of {}, found {}", known.join(", "), shown(value))));
+        let message = if kind == ParameterType::Secret {
+            "expected one of the values of its `enum`, found another one".to_owned()
+        } else {
+            let known: Vec<_> = values.iter().map(shown).collect();
+            format!("expected one of {}, found {}", known.join(", "), shown(value))
+        };
+        mistakes.push((path.clone(), message));
     }
     made
 }

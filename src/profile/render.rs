@@ -8,7 +8,7 @@ use super::condition;
 use super::error::ProfileError;
 use super::resolved::ResolvedComponent;
 use super::scope::{Scope, SubstituteError};
-use super::world::{Bindings, Env};
+use super::world::{Bindings, Env, Trace};
 
 /// Kinds without a namespace that components may bring; CRDs add their own.
 const CLUSTER_SCOPED: &[&str] = &[
@@ -39,6 +39,25 @@ const ENVIRONMENT_LABEL: &str = "dev.devstack.environment";
 /// The label that says which component an object belongs to.
 const COMPONENT_LABEL: &str = "dev.devstack.component";
 
+/// A component's objects.
+pub struct Rendered {
+    /// The objects to apply, wave after wave.
+    pub waves: Vec<Vec<Value>>,
+    /// Kind and name of those that hold what must not be shown.
+    secret: BTreeSet<(String, String)>,
+}
+
+impl Rendered {
+    /// Whether an object holds what must not be shown, or did so before what is secret in it was changed.
+    pub fn is_secret(&self, kind: &str, name: &str) -> bool {
+        self.secret.iter().any(|(of, called)| of == kind && called == name)
+    }
+}
+
+fn kind_and_name(object: &Value) -> Option<(String, String)> {
+    Some((object["kind"].as_str()?.to_owned(), object.pointer("/metadata/name")?.as_str()?.to_owned()))
+}
+
 impl ResolvedComponent {
     /// The objects to apply, wave after wave, ready for the API server. Empty waves are left out; namespaces are a wave
     /// of their own before all others.
@@ -46,13 +65,25 @@ impl ResolvedComponent {
     /// # Errors
     /// [`ProfileError::Render`] where the scope lacks a value that an object needs.
     pub fn render(&self, scope: &Scope) -> Result<Vec<Vec<Value>>, ProfileError> {
+        Ok(self.rendered(scope)?.waves)
+    }
+
+    /// As [`ResolvedComponent::render`], with what is known of the objects.
+    ///
+    /// # Errors
+    /// As [`ResolvedComponent::render`].
+    pub fn rendered(&self, scope: &Scope) -> Result<Rendered, ProfileError> {
         let none = Bindings::new();
         let env = Env::new(&self.world, Some(&self.name), &none, scope);
         let mut waves = Vec::new();
+        let mut secret = BTreeSet::new();
         for wave in &self.waves {
             let mut objects = Vec::new();
             for template in wave {
                 let failed = |error| ProfileError::Render { place: template.place.clone(), error };
+                let trace = Trace::default();
+                let env = Env { trace: Some(&trace), ..env };
+                let begin = objects.len();
                 for bindings in condition::rounds(&template.loops, env, false).map_err(failed)? {
                     let env = Env { bindings: &bindings, ..env };
                     let applies = condition::holds(template.when.as_ref(), env).map_err(failed)?;
@@ -60,12 +91,15 @@ impl ResolvedComponent {
                         objects.push(env.strict(&template.object).map_err(failed)?);
                     }
                 }
+                if trace.secret.get() {
+                    secret.extend(objects[begin..].iter().filter_map(kind_and_name));
+                }
             }
             waves.push(objects);
         }
         waves.retain(|objects| !objects.is_empty());
         let environment = self.environment(env)?;
-        Ok(self.finish(waves, &environment))
+        Ok(Rendered { waves: self.finish(waves, &environment), secret })
     }
 
     fn environment(&self, env: Env<'_>) -> Result<String, ProfileError> {

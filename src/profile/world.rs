@@ -1,10 +1,12 @@
 //! What references mean: the profile's and its components' own values, the names of late ones, and who may see which.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::scope::{Found, Scope, SubstituteError, child, names, walk};
+use super::secret::Secrets;
 use super::template::Reference;
 
 /// How deep values may refer to others before it counts as a circle.
@@ -25,6 +27,7 @@ pub(super) struct World {
     pub(super) routes: BTreeSet<String>,
     /// Buckets that devstack fills: `{key, path, size}`.
     pub(super) content: BTreeMap<String, Value>,
+    pub(super) secrets: Secrets,
 }
 
 /// What a component's own files see.
@@ -32,6 +35,8 @@ pub(super) struct World {
 pub(super) struct Frame {
     pub(super) namespace: String,
     pub(super) parameters: BTreeMap<String, Argument>,
+    /// The parameters whose values hold what must not be shown.
+    pub(super) secret: BTreeSet<String>,
     /// Variable → role.
     pub(super) images: BTreeMap<String, String>,
     /// Credential → its keys, `None` for a single pair.
@@ -53,6 +58,13 @@ pub(super) enum Argument {
 /// Names bound by loops; `None` for a value that is late.
 pub(super) type Bindings = BTreeMap<String, Option<Value>>;
 
+/// What substitution came past.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    /// Something that must not be shown.
+    pub(super) secret: Cell<bool>,
+}
+
 /// A place from which references are read.
 #[derive(Clone, Copy)]
 pub(super) struct Env<'a> {
@@ -63,11 +75,19 @@ pub(super) struct Env<'a> {
     /// Late values as far as they exist.
     pub(super) late: &'a Scope,
     pub(super) hops: usize,
+    pub(super) trace: Option<&'a Trace>,
 }
 
 impl<'a> Env<'a> {
     pub(super) fn new(world: &'a World, component: Option<&'a str>, bindings: &'a Bindings, late: &'a Scope) -> Self {
-        Self { world, component, bindings, late, hops: 0 }
+        Self { world, component, bindings, late, hops: 0, trace: None }
+    }
+
+    /// Notes that what must not be shown was come past.
+    fn secret(self, is_secret: bool) {
+        if let Some(trace) = self.trace.filter(|_| is_secret) {
+            trace.secret.set(true);
+        }
     }
 
     /// Substitutes everything; what is late is an error.
@@ -101,7 +121,10 @@ impl<'a> Env<'a> {
         }
         let found = match self.component {
             Some(name) => self.find_own(name, head, rest)?,
-            None => self.world.parameters.get(head).map(|value| dig(value, rest)),
+            None => {
+                self.secret(self.world.secrets.parameters.contains(head));
+                self.world.parameters.get(head).map(|value| dig(value, rest))
+            }
         };
         let found = match found {
             Some(found) => Some(found),
@@ -118,11 +141,13 @@ impl<'a> Env<'a> {
     fn find_own(self, name: &str, head: &str, rest: &[String]) -> Result<Option<Found>, SubstituteError> {
         let Some(frame) = self.world.components.get(name) else { return Ok(None) };
         if let Some(argument) = frame.parameters.get(head) {
+            self.secret(frame.secret.contains(head));
             return Ok(Some(match argument {
                 Argument::Literal(value) => dig(value, rest),
                 Argument::Template(template) => self.inside(None, template, rest)?,
             }));
         }
+        self.secret(head == "credentials" && rest.last().is_none_or(|field| field != "username"));
         Ok(match (head, rest) {
             ("component", [field]) if field == "name" => Some(Found::Value(name.into())),
             ("component", [field]) if field == "namespace" => Some(Found::Value(frame.namespace.clone().into())),
@@ -192,7 +217,7 @@ impl<'a> Env<'a> {
     /// Follows a path into a value that is a template of another file.
     fn inside(self, component: Option<&str>, template: &Value, rest: &[String]) -> Result<Found, SubstituteError> {
         let none = Bindings::new();
-        let inner = Env { world: self.world, component, bindings: &none, late: self.late, hops: self.hops + 1 };
+        let inner = Env { component, bindings: &none, hops: self.hops + 1, ..self };
         // Only the part that is asked for must be known.
         let mut part = template;
         let mut rest = rest;

@@ -173,10 +173,12 @@ async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeErr
     }
     let mut fields = Vec::new();
     differences(&there, &wanted, "", &mut fields);
-    if key.kind == "Secret" {
-        fields.iter_mut().for_each(|field| field.values = None);
+    let is_secret = key.kind == "Secret";
+    let mut drift = (!fields.is_empty()).then_some(Drift { key, how: How::Differs(fields) });
+    if is_secret {
+        drift.iter_mut().for_each(Drift::hide_values);
     }
-    Ok((!fields.is_empty()).then_some(Drift { key, how: How::Differs(fields) }))
+    Ok(drift)
 }
 
 /// The drift of several objects, as [`drift`] finds it, in no order.
@@ -194,6 +196,20 @@ pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<Dri
 pub(super) struct Drift {
     key: ObjectKey,
     how: How,
+}
+
+impl Drift {
+    /// The object.
+    pub(super) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// Keeps values out of what is told of it, those that were there before among them.
+    pub(super) fn hide_values(&mut self) {
+        if let How::Differs(fields) = &mut self.how {
+            fields.iter_mut().for_each(|field| field.values = None);
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,17 +17,15 @@ use crate::image::{Choice, Images, KubeVersion, Limits};
 use crate::journal::Journal;
 use crate::plan::{self, Delivery, Ground, Inputs, KindGround, Plan, Shared, Via};
 use crate::ports::engine::Container;
-use crate::profile::{self, ProfileSource, Resolved};
-use crate::secrets::{self, Credential};
+use crate::profile::{self, ProfileSource, Resolved, Scope};
+use crate::secrets::Credential;
 use crate::step::{StepError, World};
+use crate::up::credentials::hide;
 use crate::up::measure::measure;
 use crate::up::{Desired, choose, kubernetes, minikube, provider, shared};
 
 /// The role of the node image.
 pub const NODE_ROLE: &str = "node";
-
-/// What a dry run has in the place of credentials that are yet to be made.
-const LATER: &str = "made-by-up";
 
 /// What `up` works with.
 pub struct Gathered {
@@ -240,7 +238,9 @@ pub(super) fn cluster_facts(facts: &Facts) -> ClusterFacts {
 pub(super) fn load(ctx: &Context, settled: &Settled, cluster: &ClusterFacts) -> Result<Resolved, Failure> {
     let facts = cluster.to_value();
     let request = profile::Request::new(&settled.source, &settled.sets, &facts);
-    Ok(profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?)
+    let profile = profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?;
+    hide(ctx, &profile, &Scope::new());
+    Ok(profile)
 }
 
 pub(super) fn sites(profile: &Resolved) -> Result<BTreeMap<String, Site>, Failure> {
@@ -312,33 +312,6 @@ impl Gathered {
         self.node.iter().chain(&self.choices).chain(registry)
     }
 
-    /// The credentials of the profile, generated where they are not there yet.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
-        let names = self.profile.components.iter().flat_map(|component| component.credentials.iter().cloned());
-        let credentials = secrets::ensure(&*ctx.fs, &self.world.dir.join("secrets.json"), names)?;
-        for credential in credentials.values() {
-            ctx.redactor.register(&credential.password);
-        }
-        Ok(credentials)
-    }
-
-    /// The credentials that are there already; a dry run makes none, and has something in their place that shows what
-    /// is made with them.
-    ///
-    /// # Errors
-    /// What the file system said.
-    pub fn known_credentials(&self, ctx: &Context) -> Result<BTreeMap<String, Credential>, Failure> {
-        let mut known = secrets::read(&*ctx.fs, &self.world.dir.join("secrets.json"))?;
-        for name in self.profile.components.iter().flat_map(|component| &component.credentials) {
-            let later = || Credential { username: LATER.to_owned(), password: LATER.to_owned() };
-            known.entry(name.clone()).or_insert_with(later);
-        }
-        Ok(known)
-    }
-
     /// The plan. For a dry run no credentials exist yet; the names stand for them.
     ///
     /// # Errors
@@ -374,7 +347,10 @@ impl Gathered {
             kubeconfig: self.world.ctx.user_kubeconfig(),
             hosts: Some(self.world.ctx.hosts_file()),
         };
-        plan::plan(&inputs).map_err(|error| Failure::new(ExitCode::Failed, format!("the plan is wrong: {error}")))
+        let plan = plan::plan(&inputs);
+        let plan = plan.map_err(|error| Failure::new(ExitCode::Failed, format!("the plan is wrong: {error}")))?;
+        hide(&self.world.ctx, &self.profile, &plan.scope);
+        Ok(plan)
     }
 
     /// One line that says what is coming.
@@ -467,6 +443,31 @@ mod tests {
         let node = Container { ports: vec![(80, "127.0.0.1".to_owned(), own.0)], ..Container::default() };
         assert_eq!(ports("own", &[node]).0, own, "its own node listens there");
         drop(listener);
+    }
+
+    #[test]
+    fn a_profiles_secrets_are_known_before_anything_is_told() {
+        let fs = FakeFs::default();
+        let ctx = fake::context(&fs, &FakeClock::default());
+        fs.put(
+            "/p/profile.yaml",
+            "apiVersion: devstack/v1\nkind: Profile\nname: demo\n\
+             parameters: {key: {type: secret, default: old-and-own}}\n\
+             components:\n  - {use: app, with: {token: \"${key}-and-more\"}}\n\
+             verify:\n  - {get: \"http://a.test/?key=${key}\", status: 200}\n",
+            0o600,
+        );
+        let component = "apiVersion: devstack/v1\nkind: Component\nname: app\nparameters:\n  token: {type: secret}\n";
+        fs.put("/p/components/app/component.yaml", component, 0o600);
+        let settled = |sets: &[(&str, &str)]| {
+            let sets = sets.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            settle(&ctx, &Desired { profile: Some("/p/profile.yaml".to_owned()), sets, ..Desired::default() }).unwrap()
+        };
+        let facts = ClusterFacts::own(Provider::Kind, false, None);
+        load(&ctx, &settled(&[]), &facts).unwrap();
+        assert_eq!(ctx.redactor.apply("?key=old-and-own, old-and-own-and-more"), "?key=<redacted>, <redacted>");
+        load(&ctx, &settled(&[("app.token", "given-here")]), &facts).unwrap();
+        assert_eq!(ctx.redactor.apply("given-here, not there"), "<redacted>, not there");
     }
 
     fn journal_ports(ctx: &Context, environment: &str) -> (u16, u16) {
