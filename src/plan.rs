@@ -233,6 +233,9 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
     for component in &inputs.profile.components {
         let mut after = before.clone();
         after.extend(component.requires.iter().map(|name| Need { step: name.clone(), when: Done }));
+        let addresses: BTreeMap<String, String> =
+            component.addresses.iter().map(|(service, of)| (service.clone(), id::ready(of))).collect();
+        after.extend(addresses.values().map(|ready| Need { step: ready.clone(), when: Done }));
         let step = ComponentStep {
             component: component.clone(),
             scope: scope.clone(),
@@ -240,6 +243,7 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             placed: placed.clone(),
             before: made.get(&component.name).cloned().unwrap_or_default(),
             claim: claim.clone(),
+            addresses,
             held: shared::held_to(inputs, component),
         };
         components.push(step.clone());

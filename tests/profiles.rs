@@ -30,6 +30,10 @@ fn mistakes_are_named_with_their_place() {
         text.push_str(&format!("# {name}\n{error}\n"));
     }
     insta::assert_snapshot!(text, @"
+    # address
+    address.yaml:8:11: ${services.caller.other.address} is never known: no component here has the Service caller/other as `service-address` in `ready`
+    components/caller/objects.yaml:4:17: ${services.caller.caller.address} is never known: no component here has the Service caller/caller as `service-address` in `ready`
+    address.yaml:6:5: components wait for addresses of one another's Services in a circle: narcissus → narcissus
     # bad-name
     bad-name.yaml:3:7: `My_Profile` is no name: lower-case letters, digits and dashes
     # bad-pattern

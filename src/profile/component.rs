@@ -15,7 +15,7 @@ use super::resolved::{ContentSpec, ManifestTemplate, Ready, ResolvedComponent};
 use super::schema::{ComponentFile, Manifest};
 use super::scope::Scope;
 use super::source::{Library, Origin, Place, SourceFile, is_name};
-use super::world::{Bindings, Env, Frame, World};
+use super::world::{Bindings, Env, Frame, Trace, World};
 
 /// A component on its way.
 pub(super) struct Draft {
@@ -32,6 +32,8 @@ pub(super) struct Draft {
     pub(super) credentials: Vec<String>,
     pub(super) content: Vec<ContentSpec>,
     pub(super) ready: Vec<Ready>,
+    /// The Services whose addresses its objects hold, as `namespace/name`.
+    pub(super) addresses: BTreeSet<String>,
     pub(super) memory: u64,
     pub(super) disk: u64,
 }
@@ -106,6 +108,7 @@ impl Draft {
             credentials: Vec::new(),
             content: Vec::new(),
             ready: Vec::new(),
+            addresses: BTreeSet::new(),
             memory: 0,
             disk: 0,
             file,
@@ -127,8 +130,9 @@ impl Draft {
         }
     }
 
-    /// Checks manifests and outputs, whose late values stay open.
-    pub(super) fn check(&self, world: &World, problems: &mut Vec<YamlError>) {
+    /// Checks outputs, whose late values stay open. Whether the addresses in them are ever known counts where they are
+    /// used.
+    pub(super) fn check_outputs(&self, world: &World, problems: &mut Vec<YamlError>) {
         if self.wrong {
             return;
         }
@@ -139,6 +143,15 @@ impl Draft {
                 problems.push(problem(&self.origin.below(&["outputs", name]), &error));
             }
         }
+    }
+
+    /// Checks manifests, whose late values stay open, and finds the addresses of Services that they hold.
+    pub(super) fn check_manifests(&mut self, world: &World, problems: &mut Vec<YamlError>) {
+        if self.wrong {
+            return;
+        }
+        let (none, late, trace) = (Bindings::new(), Scope::new(), Trace::default());
+        let env = Env { trace: Some(&trace), ..Env::new(world, Some(&self.instance), &none, &late) };
         for (index, Manifest { when, loops, .. }) in self.file.manifests.iter().enumerate() {
             let at = self.origin.below(&["manifests", &index.to_string()]);
             let rounds = match condition::rounds(loops, env, true) {
@@ -163,10 +176,17 @@ impl Draft {
                 }
             }
         }
+        self.addresses = trace.addresses.into_inner();
+    }
+
+    /// The components whose Services' addresses its objects hold.
+    pub(super) fn awaits<'a>(&'a self, world: &'a World) -> impl Iterator<Item = (&'a String, &'a String)> {
+        self.addresses.iter().filter_map(move |service| Some((service, world.addresses.as_ref()?.get(service)?)))
     }
 
     /// The resolved form.
     pub(super) fn finish(self, world: &Arc<World>) -> ResolvedComponent {
+        let addresses = self.awaits(world).map(|(service, of)| (service.clone(), of.clone())).collect();
         let mut waves: BTreeMap<u8, Vec<ManifestTemplate>> = BTreeMap::new();
         for document in self.manifests {
             let manifest = &self.file.manifests[document.index];
@@ -188,6 +208,7 @@ impl Draft {
             content: self.content,
             waves: waves.into_values().collect(),
             ready: self.ready,
+            addresses,
             outputs: self.file.outputs,
             memory: self.memory,
             disk: self.disk,

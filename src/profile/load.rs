@@ -10,11 +10,9 @@ use crate::ports::HostFs;
 use crate::ports::hostfs::RealFs;
 use crate::yaml::YamlError;
 
-use super::component::{self, Draft};
-use super::condition;
+use super::component::Draft;
 use super::error::ProfileError;
 use super::merge::{self, Merged, Written};
-use super::order;
 use super::parameter::{self, Base};
 use super::resolved::{Resolved, ResolvedCluster, ResolvedRoute, plain};
 use super::schema::{Parameter, ParameterType, Route};
@@ -86,13 +84,18 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     loader.world.routes = merged.routes.iter().map(|route| route.value.name.clone()).collect();
     let cluster = loader.cluster();
     loader.world.cluster = Some(cluster_value(cluster.nodes, &cluster.kubernetes));
-    let drafts = loader.components(&of_components)?;
+    let mut drafts = loader.components(&of_components)?;
     loader.check_kubernetes(&cluster.kubernetes, &drafts);
+    for draft in &drafts {
+        draft.check_outputs(&loader.world, &mut loader.problems);
+    }
+    loader.addresses(&drafts);
     let routes = loader.routes();
     loader.check_verify();
-    for draft in &drafts {
-        draft.check(&loader.world, &mut loader.problems);
+    for draft in &mut drafts {
+        draft.check_manifests(&loader.world, &mut loader.problems);
     }
+    loader.check_awaited(&drafts);
     if !loader.problems.is_empty() {
         let mut problems = loader.problems;
         loader.world.secrets.hide(&mut problems);
@@ -143,15 +146,15 @@ pub fn load(request: &Request<'_>) -> Result<Resolved, ProfileError> {
     })
 }
 
-struct Loader<'a> {
-    library: Library<'a>,
-    request: &'a Request<'a>,
-    merged: &'a Merged,
-    problems: Vec<YamlError>,
-    world: World,
+pub(super) struct Loader<'a> {
+    pub(super) library: Library<'a>,
+    pub(super) request: &'a Request<'a>,
+    pub(super) merged: &'a Merged,
+    pub(super) problems: Vec<YamlError>,
+    pub(super) world: World,
 }
 
-type Settings<'a> = BTreeMap<&'a str, &'a str>;
+pub(super) type Settings<'a> = BTreeMap<&'a str, &'a str>;
 
 impl<'a> Loader<'a> {
     /// The settings of the profile's own parameters, and those of each component.
@@ -254,106 +257,6 @@ impl<'a> Loader<'a> {
                 self.problems.push(written.origin.problem(message));
             }
         }
-    }
-
-    fn components(&mut self, settings: &BTreeMap<&str, Settings<'_>>) -> Result<Vec<Draft>, ProfileError> {
-        let mut drafts = BTreeMap::new();
-        let mut names = Vec::new();
-        for used in &self.merged.components {
-            let Some((file, place)) = self.library.component(&used.component, &self.merged.places)? else {
-                let known = Library::component_names();
-                let message = parameter::unknown("component", &used.component, known.iter().map(String::as_str));
-                self.problems.push(used.origin.below(&["use"]).problem(message));
-                continue;
-            };
-            let Some(draft) = Draft::read(&self.library, used, &file, place, &mut self.problems)? else { continue };
-            let none = Bindings::new();
-            let late = Scope::new();
-            let when = used.when.as_ref();
-            let env = Env::new(&self.world, None, &none, &late);
-            match condition::holds(when.map(|when| &when.value), env) {
-                Ok(Some(false)) => {
-                    self.world.off.insert(used.instance.clone());
-                    continue;
-                }
-                Ok(Some(true) | None) => {}
-                Err(error) => {
-                    let origin = when.map_or(&used.origin, |when| &when.origin);
-                    self.problems.push(origin.problem(error.to_string()));
-                }
-            }
-            self.world.components.insert(used.instance.clone(), draft.frame());
-            names.push(used.instance.clone());
-            drafts.insert(used.instance.clone(), draft);
-        }
-        let requires = self.requirements(&mut drafts);
-        let sorted = match order::sort(&names, &requires) {
-            Ok(sorted) => sorted,
-            Err(circle) => {
-                let message = format!("components require one another in a circle: {}", circle.join(" → "));
-                let used = self.merged.components.iter().find(|used| used.instance == circle[0]);
-                self.problems.extend(used.map(|used| used.origin.problem(message)));
-                names
-            }
-        };
-        let mut made = Vec::new();
-        for name in sorted {
-            let (Some(mut draft), Some(used)) =
-                (drafts.remove(&name), self.merged.components.iter().find(|used| used.instance == name))
-            else {
-                continue;
-            };
-            let settings = settings.get(&*name).cloned().unwrap_or_default();
-            let surroundings = component::Surroundings { request: self.request, used, settings: &settings };
-            draft.fill(&surroundings, &mut self.world, &mut self.problems)?;
-            made.push(draft);
-        }
-        Ok(made)
-    }
-
-    /// What each component comes after: what it requires, and what the values given to it refer to.
-    fn requirements(&mut self, drafts: &mut BTreeMap<String, Draft>) -> BTreeMap<String, BTreeSet<String>> {
-        let providers: BTreeMap<String, Vec<String>> =
-            drafts.iter().map(|(name, draft)| (name.clone(), draft.provides().map(str::to_owned).collect())).collect();
-        let mut all = BTreeMap::new();
-        for (name, draft) in drafts.iter_mut() {
-            let mut before = BTreeSet::new();
-            for (index, required) in draft.file.requires.iter().enumerate() {
-                let provided: Vec<_> = providers
-                    .iter()
-                    .filter(|(other, abilities)| *other != name && abilities.contains(required))
-                    .map(|(other, _)| other.clone())
-                    .collect();
-                if provided.is_empty() && !self.is_there(required) {
-                    let off = if self.world.off.contains(required) { " (it is switched off here)" } else { "" };
-                    let used = self.merged.components.iter().find(|used| used.instance == *name);
-                    let at = draft.origin.below(&["requires", &index.to_string()]).problem("");
-                    self.problems.extend(used.map(|used| {
-                        used.origin.problem(format!(
-                            "`{name}` requires `{required}` and nothing in the profile provides it{off} \
-                             (said in {})",
-                            at.source_name
-                        ))
-                    }));
-                }
-                before.extend(provided);
-            }
-            let used = self.merged.components.iter().find(|used| used.instance == *name);
-            for value in used.iter().flat_map(|used| used.with.values()) {
-                let heads = super::template::references(&value.value);
-                let heads = heads.iter().filter_map(|reference| reference.split(['.', '[']).next());
-                before.extend(heads.filter(|head| *head != name && providers.contains_key(*head)).map(str::to_owned));
-            }
-            draft.requires.clone_from(&before);
-            all.insert(name.clone(), before);
-        }
-        all
-    }
-
-    /// Whether the cluster has an ability by itself (`facts.provides`); a component that would bring it is then left out.
-    fn is_there(&self, ability: &str) -> bool {
-        let provides = self.world.facts.as_ref().and_then(|facts| facts["provides"].as_array());
-        provides.is_some_and(|provides| provides.iter().any(|one| one == ability))
     }
 
     fn routes(&mut self) -> Vec<ResolvedRoute> {

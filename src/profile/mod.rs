@@ -24,6 +24,7 @@ mod secret;
 mod show;
 mod source;
 mod template;
+mod uses;
 mod world;
 
 pub use error::ProfileError;

@@ -104,6 +104,9 @@ pub struct ResolvedComponent {
     pub waves: Vec<Vec<ManifestTemplate>>,
     /// What to wait for.
     pub ready: Vec<Ready>,
+    /// The Services whose LoadBalancer addresses its objects hold, as `namespace/name`, and for each the component that
+    /// waits until it has one.
+    pub addresses: BTreeMap<String, String>,
     /// What others may read of it.
     pub outputs: BTreeMap<String, Value>,
     /// Bytes of memory it takes.

@@ -14,7 +14,7 @@ use super::template::{self, Piece, Reference, Segment};
 /// | `credentials.COMPONENT.NAME[.KEY]` | `{username, password}`, as in [`super::ResolvedComponent::credentials`] |
 /// | `routes.NAME` | `{url, host, hosts}` |
 /// | `content.BUCKET.sha256` | of the object that the route proves |
-/// | `services.NAMESPACE.NAME.address` | the LoadBalancer address |
+/// | `services.NAMESPACE.NAME.address` | the LoadBalancer address of a Service that a component waits for |
 #[derive(Clone, Default)]
 pub struct Scope(Map<String, Value>);
 
@@ -99,6 +99,16 @@ pub enum SubstituteError {
         /// Where in the value.
         path: Vec<String>,
     },
+    /// The address of a Service that nothing waits for, so that it would never be known.
+    #[error("${{{reference}}} is never known: no component here has the Service {service} as `service-address` in `ready`")]
+    NoAddress {
+        /// As written.
+        reference: String,
+        /// The Service, as `namespace/name`.
+        service: String,
+        /// Where in the value.
+        path: Vec<String>,
+    },
     /// A list or mapping inside a longer text.
     #[error("${{{reference}}} is {what} and cannot be part of a text")]
     NotScalar {
@@ -126,6 +136,7 @@ impl SubstituteError {
             Self::Syntax { path, .. }
             | Self::Unknown { path, .. }
             | Self::Late { path, .. }
+            | Self::NoAddress { path, .. }
             | Self::NotScalar { path, .. }
             | Self::Cycle { path, .. } => path,
         }
@@ -136,6 +147,7 @@ impl SubstituteError {
             Self::Syntax { path, .. }
             | Self::Unknown { path, .. }
             | Self::Late { path, .. }
+            | Self::NoAddress { path, .. }
             | Self::NotScalar { path, .. }
             | Self::Cycle { path, .. } => new.clone_into(path),
         }

@@ -1,6 +1,6 @@
 //! What references mean: the profile's and its components' own values, the names of late ones, and who may see which.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -28,6 +28,9 @@ pub(super) struct World {
     /// Buckets that devstack fills: `{key, path, size}`.
     pub(super) content: BTreeMap<String, Value>,
     pub(super) secrets: Secrets,
+    /// Services whose LoadBalancer address is waited for, as `namespace/name`, and the component that waits; `None` where
+    /// that is not known.
+    pub(super) addresses: Option<BTreeMap<String, String>>,
 }
 
 /// What a component's own files see.
@@ -63,6 +66,8 @@ pub(super) type Bindings = BTreeMap<String, Option<Value>>;
 pub(super) struct Trace {
     /// Something that must not be shown.
     pub(super) secret: Cell<bool>,
+    /// Addresses of Services, as `namespace/name`.
+    pub(super) addresses: RefCell<BTreeSet<String>>,
 }
 
 /// A place from which references are read.
@@ -202,6 +207,14 @@ impl<'a> Env<'a> {
                 Some(self.late(&["routes", route, field]))
             }
             ("services", [namespace, name, field]) if field == "address" => {
+                let service = format!("{namespace}/{name}");
+                if self.world.addresses.as_ref().is_some_and(|known| !known.contains_key(&service)) {
+                    let reference = format!("services.{namespace}.{name}.address");
+                    return Err(SubstituteError::NoAddress { reference, service, path: Vec::new() });
+                }
+                if let Some(trace) = self.trace {
+                    trace.addresses.borrow_mut().insert(service);
+                }
                 Some(self.late(&["services", namespace, name, field]))
             }
             ("content", [bucket, field]) => match self.world.content.get(bucket) {
@@ -234,7 +247,11 @@ impl<'a> Env<'a> {
         }
         match inner.strict(part) {
             Ok(value) => Ok(Found::Value(value)),
-            Err(SubstituteError::Late { .. }) => Ok(Found::Late),
+            Err(SubstituteError::Late { .. }) => match self.trace.map(|_| inner.lenient(part)) {
+                // Whoever traces wants to come past everything.
+                Some(Err(error @ SubstituteError::NoAddress { .. })) => Err(error),
+                _ => Ok(Found::Late),
+            },
             Err(error) => Err(error),
         }
     }

@@ -1,5 +1,6 @@
 //! A component's objects, applied in waves, and the wait until they work.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::ObjectKey;
 use crate::profile::{Ready, ReadyKind, Rendered, ResolvedComponent, Scope};
 use crate::step::claim::Claim;
+use crate::step::late::Late;
 use crate::step::objects::{Put, drifts, has_pods, hold};
 use crate::step::volumes;
 use crate::step::{Applied, Observed, StepError, World};
@@ -42,23 +44,16 @@ pub struct ComponentStep {
     pub before: Vec<ObjectKey>,
     /// The claim on its objects, in a cluster that others use too.
     pub claim: Option<Claim>,
+    /// The Services whose addresses its objects hold, as `namespace/name`, and the steps that give them.
+    pub addresses: BTreeMap<String, String>,
     /// The nodes that its pods are held to, where its images do not run on every node.
     pub held: Option<Held>,
 }
 
 impl ComponentStep {
-    /// The scope with what earlier steps gave.
-    fn scope(&self, network: &Value, images: &Value) -> Scope {
+    fn render(&self, late: &Late) -> Result<Rendered, StepError> {
         let mut scope = self.scope.clone();
-        scope.set("network", network.clone());
-        for (role, name) in images["images"].as_object().into_iter().flatten() {
-            scope.set(&format!("images.{role}.ref"), name.clone());
-        }
-        scope
-    }
-
-    fn render(&self, network: &Value, images: &Value) -> Result<Rendered, StepError> {
-        let scope = self.scope(network, images);
+        late.fill(&mut scope);
         let mut rendered = self.component.rendered(&scope).map_err(|error| StepError::of(&error))?;
         if let Some(held) = &self.held {
             rendered.waves.iter_mut().flatten().for_each(|object| hold(object, &held.terms));
@@ -70,8 +65,8 @@ impl ComponentStep {
     }
 
     /// The keys of its objects.
-    pub(super) fn keys(&self, network: &Value, images: &Value) -> Result<Vec<ObjectKey>, StepError> {
-        Ok(self.render(network, images)?.waves.iter().flatten().filter_map(ObjectKey::of).collect())
+    pub(super) fn keys(&self, late: Late) -> Result<Vec<ObjectKey>, StepError> {
+        Ok(self.render(&late.or_any(self))?.waves.iter().flatten().filter_map(ObjectKey::of).collect())
     }
 
     /// Records the keys of what it is about to make, with those of what it made before, so that what is asked for no
@@ -95,8 +90,12 @@ impl ComponentStep {
             }
         };
         let Ok(kube) = world.kube() else { return Ok(create(what)) };
-        let network = json!({"pool": world.pool().await?});
-        let mut rendered = self.render(&network, &self.placed)?;
+        let late = Late::seen(world, world.pool().await?.as_deref(), self).await?;
+        if let Some(service) = late.missing(self) {
+            let why = format!("it holds the address of Service {service}, which has none yet");
+            return Ok(Observed::new(Action::Later, what).because(why));
+        }
+        let mut rendered = self.render(&late)?;
         let objects: Vec<Value> = std::mem::take(&mut rendered.waves).into_iter().flatten().collect();
         let total = objects.len();
         if let Some(claim) = &self.claim {
@@ -122,7 +121,7 @@ impl ComponentStep {
         let mut count = 0;
         let mut changed = 0;
         let put = Put { run, id, kube: &*kube, deadline, claim: self.claim.as_ref() };
-        let waves = self.render(&run.output("network"), &run.output(&self.images))?.waves;
+        let waves = self.render(&Late::given(run, self))?.waves;
         self.remember(run, &waves)?;
         if run.settled {
             return Ok(applied(waves.iter().map(Vec::len).sum(), 0));
@@ -291,7 +290,6 @@ mod tests {
     use crate::graph::{Graph, Node};
     use crate::journal::Journal;
     use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeKube, FakeRunner};
-    use crate::profile::{self, ProfileSource};
     use crate::step::Step;
 
     /// A pod of a StatefulSet's first revision, whose container crashed for the sixth time.
@@ -353,57 +351,8 @@ mod tests {
         assert!(!is_back(&pod("True", json!({"waiting": {"reason": "CrashLoopBackOff"}})), time));
         assert!(is_back(&json!({"status": {"phase": "Succeeded"}}), time));
     }
-
-    /// A component with one object that holds a secret of the profile's.
-    fn step(token: &str) -> ComponentStep {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("components/app");
-        std::fs::create_dir_all(&place).unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write(
-            "devstack.yaml",
-            "apiVersion: devstack/v1\nkind: Profile\nname: demo\nparameters: {token: {type: secret}}\n\
-             components: [{use: app, with: {text: \"${token}\"}}]\n",
-        );
-        write(
-            "components/app/component.yaml",
-            "apiVersion: devstack/v1\nkind: Component\nname: app\nparameters: {text: {type: string}}\n\
-             manifests: [{file: notes.yaml}]\n",
-        );
-        write(
-            "components/app/notes.yaml",
-            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata: {text: \"${text}\"}\n",
-        );
-        let source = ProfileSource::Dir(dir.path().to_path_buf());
-        let sets = [("token".to_owned(), token.to_owned())];
-        let profile = profile::load(&profile::Request::new(&source, &sets, &json!({}))).unwrap();
-        let mut scope = Scope::new();
-        scope.set("environment.name", "demo");
-        ComponentStep {
-            component: profile.components[0].clone(),
-            scope,
-            images: step_ids::LOAD.to_owned(),
-            placed: Value::Null,
-            before: Vec::new(),
-            claim: None,
-            held: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn neither_the_old_nor_the_new_value_of_a_secret_is_told() {
-        let kube = FakeKube::default();
-        let system = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}});
-        kube.apply(&system).await.unwrap();
-        let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
-        let opened: Arc<dyn Kube> = Arc::new(kube.clone());
-        let world = World::new(&ctx, "demo", Arc::new(FakeEngine::default()), Arc::new(FakeRunner::default()))
-            .with_kube(Arc::new(move |_| opened.clone()));
-        world.connect("").await.unwrap();
-        for object in step("old").render(&Value::Null, &Value::Null).unwrap().waves.iter().flatten() {
-            kube.apply(object).await.unwrap();
-        }
-        let observed = step("new").observe(&world).await.unwrap();
-        assert_eq!(observed.why.unwrap(), "ConfigMap app/notes differs: data.text");
-    }
 }
+
+#[cfg(test)]
+#[path = "component_tests.rs"]
+mod with_a_cluster;

@@ -11,6 +11,7 @@ mod hosts;
 mod images;
 mod jobs;
 mod join;
+mod late;
 mod minikube;
 mod network;
 mod objects;

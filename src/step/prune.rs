@@ -11,6 +11,7 @@ use crate::journal::Record;
 use crate::ports::Kube;
 use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::{INSTANCE_LABEL, KubeError, ObjectKey};
+use crate::step::late::Late;
 use crate::step::{Applied, Claim, ComponentStep, Observed, StepError, World};
 use crate::step_ids;
 use crate::undo::objects::{Mark, mine, take_back};
@@ -28,9 +29,20 @@ pub struct PruneStep {
 }
 
 impl PruneStep {
-    /// What each component makes now.
-    fn wanted(&self, network: &Value, images: impl Fn(&ComponentStep) -> Value) -> Result<Wanted, StepError> {
-        let keys = |step: &ComponentStep| Ok((step.component.name.clone(), step.keys(network, &images(step))?));
+    /// What each component makes as far as can be seen now.
+    async fn seen(&self, world: &World) -> Result<Wanted, StepError> {
+        let pool = world.pool().await?;
+        let mut wanted = Wanted::new();
+        for step in &self.components {
+            let late = Late::seen(world, pool.as_deref(), step).await?;
+            wanted.insert(step.component.name.clone(), step.keys(late)?);
+        }
+        Ok(wanted)
+    }
+
+    /// What each component makes with what the steps of this run gave.
+    fn wanted(&self, run: &Run<'_>) -> Result<Wanted, StepError> {
+        let keys = |step: &ComponentStep| Ok((step.component.name.clone(), step.keys(Late::given(run, step))?));
         self.components.iter().map(keys).collect()
     }
 
@@ -46,8 +58,7 @@ impl PruneStep {
 
     pub(super) async fn observe(&self, world: &World) -> Result<Observed, StepError> {
         let nothing = || Observed::new(Action::Leave, "nothing to take away");
-        let network = json!({"pool": world.pool().await?});
-        let stale = self.stale(&self.wanted(&network, |step| step.placed.clone())?);
+        let stale = self.stale(&self.seen(world).await?);
         let keys: Vec<ObjectKey> = stale.values().flatten().cloned().collect();
         let (keys, loses) = match world.kube() {
             Ok(kube) => {
@@ -82,7 +93,7 @@ impl PruneStep {
             return Ok(Applied { detail: "nothing".to_owned(), ..Applied::default() });
         }
         let kube = run.world.kube()?;
-        let mut wanted = self.wanted(&run.output("network"), |step| run.output(&step.images))?;
+        let mut wanted = self.wanted(run)?;
         let mut removed = 0;
         for (component, keys) in self.stale(&wanted) {
             removed += take_back(run.world, &*kube, &keys, mark(run.world, self.claim.as_ref())).await?;

@@ -103,8 +103,12 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
         .ingress_address
         .as_ref()
         .and_then(|(service, step)| outputs.get(step)?.get(service)?.as_str()?.parse::<IpAddr>().ok());
-    if let (Some((service, _)), Some(address)) = (&plan.ingress_address, address) {
-        scope.set(&format!("services.{}.address", service.replace('/', ".")), address.to_string());
+    scope.set("network", outputs.get(id::NETWORK).cloned().unwrap_or_default());
+    for component in &gathered.profile.components {
+        let given = outputs.get(&id::ready(&component.name)).and_then(Value::as_object);
+        for (service, address) in given.into_iter().flatten() {
+            scope.set(&format!("services.{}.address", service.replace('/', ".")), address.clone());
+        }
     }
     let entrances = match gathered.world.provider {
         Provider::Existing | Provider::Minikube => found(gathered, outputs),
@@ -272,8 +276,37 @@ pub async fn explain(world: &World, step: &str, error: StepError) -> Failure {
 mod tests {
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::journal::Journal;
     use crate::ports::fake::{self, FakeClock, FakeEngine, FakeFs, FakeRunner};
+    use crate::profile::{self, ProfileSource};
+    use crate::up::machines::{decide, machines};
+
+    #[tokio::test]
+    async fn a_proof_knows_every_address_that_was_waited_for_and_the_pool() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let component = dir.path().join("components/app");
+        std::fs::create_dir_all(&component).unwrap();
+        let text = "apiVersion: devstack/v1\nkind: Component\nname: app\nready: [{service-address: web}]\n";
+        std::fs::write(component.join("component.yaml"), text).unwrap();
+        let text = "apiVersion: devstack/v1\nkind: Profile\nname: demo\ncomponents: [{use: app}]\n\
+                    verify: [{get: \"http://${services.app.web.address}/${network.pool}\", status: 200}]\n";
+        std::fs::write(dir.path().join("devstack.yaml"), text).unwrap();
+        let source = ProfileSource::Dir(dir.path().to_path_buf());
+        let (mut gathered, _) = decide(&machines()["linux-docker"], dir.path()).await.unwrap();
+        gathered.profile = profile::load(&profile::Request::new(&source, &[], &json!({}))).unwrap();
+        let journal = Journal::open(&gathered.world.dir, gathered.world.ctx.fs.clone()).unwrap();
+        let plan = gathered.plan(&journal, BTreeMap::new()).unwrap();
+        let outputs = BTreeMap::from([
+            (id::NETWORK.to_owned(), json!({"pool": "10.0.0.7-10.0.0.9"})),
+            (id::ready("app"), json!({"app/web": "10.0.0.7"})),
+        ]);
+        let promised = promises(&gathered, &plan, &outputs).unwrap();
+        assert_eq!(promised[0].url, "http://10.0.0.7/10.0.0.7-10.0.0.9");
+    }
 
     #[test]
     fn every_request_of_a_profile_is_made() {
