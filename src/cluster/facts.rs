@@ -12,7 +12,7 @@ pub struct ClusterFacts {
     /// Whether addresses of the environment's own network can be dialled from the host.
     reachable: bool,
     architecture: Option<String>,
-    /// Whether Services of type LoadBalancer get an address.
+    /// Whether Services of type LoadBalancer get an address; on a cluster of devstack's own, if a component gives them.
     balancer: bool,
     storage_class: String,
     /// An ingress controller that is there and is used.
@@ -66,7 +66,8 @@ impl ClusterFacts {
             "nodes": if published { json!({"node-role.kubernetes.io/control-plane": ""}) } else { json!({}) },
             "service": if published { "ClusterIP" } else { "NodePort" },
         });
-        let provides = if self.ingress_class.is_some() { vec!["ingress"] } else { Vec::new() };
+        let provided = [("ingress", self.ingress_class.is_some()), ("load-balancer", shared && self.balancer)];
+        let provides: Vec<&str> = provided.iter().filter(|(_, is)| *is).map(|(ability, _)| *ability).collect();
         json!({
             "provider": self.provider.as_str(),
             "shared": shared,

@@ -17,6 +17,9 @@ use super::scope::Scope;
 use super::source::{Library, Origin, Place, SourceFile, is_name};
 use super::world::{Bindings, Env, Frame, Trace, World};
 
+/// The ability to give Services of type LoadBalancer an address.
+pub(super) const BALANCER: &str = "load-balancer";
+
 /// A component on its way.
 pub(super) struct Draft {
     pub(super) file: ComponentFile,
@@ -118,6 +121,11 @@ impl Draft {
     /// What it counts as for those that require it.
     pub(super) fn provides(&self) -> impl Iterator<Item = &str> {
         [&*self.instance, &*self.file.name].into_iter().chain(self.file.provides.iter().map(String::as_str))
+    }
+
+    /// Whether it gives Services of type LoadBalancer an address.
+    pub(super) fn balances(&self) -> bool {
+        self.provides().any(|ability| ability == BALANCER)
     }
 
     /// What is known of it before its parameters are.

@@ -320,6 +320,30 @@ manifests: [{file: notes.yaml}]
     assert!(!to_json(&resolved).to_string().contains("hunter2"), "secrets are not shown");
 }
 
+#[test]
+fn an_address_is_waited_for_only_where_something_gives_it_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = crate::cluster::ClusterFacts::own(crate::cluster::Provider::Kind, true, None).to_value();
+    let on = |components: &str, facts: &Value| {
+        let text = format!("apiVersion: devstack/v1\nkind: Profile\nname: own\ncomponents: {components}\n");
+        std::fs::write(dir.path().join("devstack.yaml"), text).unwrap();
+        let resolved = load(&Request::new(&ProfileSource::Dir(dir.path().to_path_buf()), &[], facts)).unwrap();
+        let waits = component(&resolved, "traefik").ready.iter().any(|ready| ready.kind == ReadyKind::ServiceAddress);
+        (waits, resolved.off.into_iter().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(on("[{use: traefik}]", &own), (false, String::new()));
+    assert_eq!(on("[{use: traefik}, {use: metallb}]", &own), (true, String::new()));
+    assert_eq!(on("[{use: traefik}, {use: metallb, when: \"${facts.reachable}\"}]", &own), (true, String::new()));
+    assert_eq!(on("[{use: metallb, when: \"${facts.loadBalancer}\"}, {use: traefik}]", &own), (true, String::new()));
+    let off = on("[{use: metallb, when: \"!${facts.reachable}\"}, {use: traefik}]", &own);
+    assert_eq!(off, (false, "metallb".to_owned()));
+    let more = on("[{use: minio, when: \"${facts.loadBalancer}\"}, {use: traefik}]", &own);
+    assert_eq!(more, (false, "minio".to_owned()));
+    let mut there = own;
+    there["provides"] = json!(["load-balancer"]);
+    assert_eq!(on("[{use: traefik}]", &there), (true, String::new()));
+}
+
 /// Reads objects as the API's types and writes them again: a key that the type does not know is lost on the way.
 fn as_the_api_knows_it(object: &Value) -> Value {
     use k8s_openapi::api::{apps::v1 as apps, batch::v1 as batch, core::v1 as core};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::component::{Draft, Surroundings};
+use super::component::{BALANCER, Draft, Surroundings};
 use super::condition;
 use super::error::ProfileError;
 use super::load::{Loader, Settings};
@@ -20,35 +20,13 @@ impl Loader<'_> {
         &mut self,
         settings: &BTreeMap<&str, Settings<'_>>,
     ) -> Result<Vec<Draft>, ProfileError> {
-        let mut drafts = BTreeMap::new();
-        let mut names = Vec::new();
-        for used in &self.merged.components {
-            let Some((file, place)) = self.library.component(&used.component, &self.merged.places)? else {
-                let known = Library::component_names();
-                let message = parameter::unknown("component", &used.component, known.iter().map(String::as_str));
-                self.problems.push(used.origin.below(&["use"]).problem(message));
-                continue;
-            };
-            let Some(draft) = Draft::read(&self.library, used, &file, place, &mut self.problems)? else { continue };
-            let none = Bindings::new();
-            let late = Scope::new();
-            let when = used.when.as_ref();
-            let env = Env::new(&self.world, None, &none, &late);
-            match condition::holds(when.map(|when| &when.value), env) {
-                Ok(Some(false)) => {
-                    self.world.off.insert(used.instance.clone());
-                    continue;
-                }
-                Ok(Some(true) | None) => {}
-                Err(error) => {
-                    let origin = when.map_or(&used.origin, |when| &when.origin);
-                    self.problems.push(origin.problem(error.to_string()));
-                }
-            }
-            self.world.components.insert(used.instance.clone(), draft.frame());
-            names.push(used.instance.clone());
-            drafts.insert(used.instance.clone(), draft);
-        }
+        let mut drafts = self.read()?;
+        // Whoever gives addresses away is asked for by what the machine can do, all others by what there is then.
+        self.switch(&mut drafts, Draft::balances);
+        self.settle_balancer(&drafts);
+        self.switch(&mut drafts, |draft| !draft.balances());
+        let instances = self.merged.components.iter().map(|used| used.instance.clone());
+        let names: Vec<String> = instances.filter(|name| drafts.contains_key(name)).collect();
         let requires = self.requirements(&mut drafts);
         let sorted = match order::sort(&names, &requires) {
             Ok(sorted) => sorted,
@@ -72,6 +50,57 @@ impl Loader<'_> {
             made.push(draft);
         }
         Ok(made)
+    }
+
+    /// Reads the components' files.
+    fn read(&mut self) -> Result<BTreeMap<String, Draft>, ProfileError> {
+        let mut drafts = BTreeMap::new();
+        for used in &self.merged.components {
+            let Some((file, place)) = self.library.component(&used.component, &self.merged.places)? else {
+                let known = Library::component_names();
+                let message = parameter::unknown("component", &used.component, known.iter().map(String::as_str));
+                self.problems.push(used.origin.below(&["use"]).problem(message));
+                continue;
+            };
+            let Some(draft) = Draft::read(&self.library, used, &file, place, &mut self.problems)? else { continue };
+            self.world.components.insert(used.instance.clone(), draft.frame());
+            drafts.insert(used.instance.clone(), draft);
+        }
+        Ok(drafts)
+    }
+
+    /// Takes out those of some components that are switched off.
+    fn switch(&mut self, drafts: &mut BTreeMap<String, Draft>, some: impl Fn(&Draft) -> bool) {
+        for used in &self.merged.components {
+            if !drafts.get(&used.instance).is_some_and(&some) {
+                continue;
+            }
+            let (none, late) = (Bindings::new(), Scope::new());
+            let when = used.when.as_ref();
+            match condition::holds(when.map(|when| &when.value), Env::new(&self.world, None, &none, &late)) {
+                Ok(Some(false)) => {
+                    self.world.off.insert(used.instance.clone());
+                    self.world.components.remove(&used.instance);
+                    drafts.remove(&used.instance);
+                }
+                Ok(Some(true) | None) => {}
+                Err(error) => {
+                    let origin = when.map_or(&used.origin, |when| &when.origin);
+                    self.problems.push(origin.problem(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// That an address could be dialled gives none away: where neither the cluster nor a component does that, no Service
+    /// gets one.
+    fn settle_balancer(&mut self, drafts: &BTreeMap<String, Draft>) {
+        if drafts.values().any(Draft::balances) || self.is_there(BALANCER) {
+            return;
+        }
+        if let Some(fact) = self.world.facts.as_mut().and_then(|facts| facts.get_mut("loadBalancer")) {
+            *fact = false.into();
+        }
     }
 
     /// What each component comes after: what it requires, and what the values given to it refer to.
