@@ -250,7 +250,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
         let step = Step::Component(Box::new(step));
         nodes.push(Node { id: component.name.clone(), needs: after, step });
         let ready = id::ready(&component.name);
-        if let Some(service) = component.ready.iter().find(|ready| ready.kind == ReadyKind::ServiceAddress) {
+        // Names lead to the ingress, whatever else has an address.
+        if component.provides.iter().any(|ability| ability == "ingress")
+            && let Some(service) = component.ready.iter().find(|ready| ready.kind == ReadyKind::ServiceAddress)
+        {
             ingress_address = Some((format!("{}/{}", service.namespace, service.name), ready.clone()));
         }
         nodes.push(node(
@@ -362,3 +365,6 @@ pub fn site_of(source: &ContentSource) -> Result<Site, crate::access::site::Site
         ContentSource::File(path) | ContentSource::Directory(path) => Site::of_path(path),
     }
 }
+
+#[cfg(test)]
+mod tests;

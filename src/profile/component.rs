@@ -210,6 +210,7 @@ impl Draft {
             component: self.file.name,
             namespace: self.namespace,
             requires: self.requires,
+            provides: self.file.provides,
             images: self.file.images,
             image_overrides: self.image_overrides,
             credentials: self.credentials,

@@ -92,6 +92,8 @@ pub struct ResolvedComponent {
     pub namespace: String,
     /// The names of the components that come before it.
     pub requires: BTreeSet<String>,
+    /// Abilities that others may require.
+    pub provides: Vec<String>,
     /// Roles by variable.
     pub images: BTreeMap<String, String>,
     /// References that `--set COMPONENT.image[.VARIABLE]=` gave, by variable.
