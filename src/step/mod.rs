@@ -7,6 +7,7 @@ mod component;
 mod content;
 mod context;
 mod error;
+mod fixed;
 mod hosts;
 mod images;
 mod jobs;

@@ -11,6 +11,7 @@ use crate::ports::Kube;
 use crate::ports::engine::OWNER_LABEL;
 use crate::ports::kube::{FIELD_MANAGER, KubeError, ObjectKey};
 use crate::step::claim::Claim;
+use crate::step::fixed::explained;
 use crate::step::{StepError, jobs};
 
 /// Requests to the API server at a time.
@@ -84,7 +85,7 @@ impl Put<'_> {
                         told = reason;
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(explained(self.kube, object, error).await),
             }
             self.run.ctx.clock.sleep(RETRY).await;
         }
@@ -147,7 +148,7 @@ fn own_entry(object: &Value) -> Value {
 }
 
 /// What an apply would change of an object; `None` where it is as it should be.
-async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeError> {
+async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, StepError> {
     let Some(key) = ObjectKey::of(object) else { return Ok(None) };
     let (there, wanted) = tokio::join!(kube.get(&key), kube.apply_dry_run(object));
     let Some(mut there) = there? else { return Ok(Some(Drift { key, how: How::Gone })) };
@@ -156,7 +157,7 @@ async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeErr
         Err(KubeError::Refused { code: 422, reason, .. }) if jobs::is_changed(object, &reason) => {
             return Ok(Some(Drift { key, how: How::Refused }));
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(explained(kube, object, error).await),
     };
     if jobs::gave_up(&there) {
         return Ok(Some(Drift { key, how: How::Failed }));
@@ -182,7 +183,7 @@ async fn drift(kube: &dyn Kube, object: &Value) -> Result<Option<Drift>, KubeErr
 }
 
 /// The drift of several objects, as [`drift`] finds it, in no order.
-pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<Drift>, KubeError> {
+pub(super) async fn drifts(kube: &dyn Kube, objects: &[Value]) -> Result<Vec<Drift>, StepError> {
     let found: Vec<_> = futures::stream::iter(objects)
         .map(|object| drift(kube, object))
         .buffer_unordered(PARALLEL)

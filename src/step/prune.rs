@@ -155,7 +155,8 @@ pub(super) async fn volumes(kube: &dyn Kube) -> Result<Vec<String>, KubeError> {
     Ok(kube.list("v1", "PersistentVolumeClaim", None, "").await?.iter().map(volume).collect())
 }
 
-fn volume(claim: &Value) -> String {
+/// A volume, as it is lost with its claim.
+pub(super) fn volume(claim: &Value) -> String {
     let text = |pointer: &str| claim.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let size = text("/spec/resources/requests/storage");
     format!("volume {}/{} ({size})", text("/metadata/namespace"), text("/metadata/name"))

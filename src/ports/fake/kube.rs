@@ -22,6 +22,7 @@ struct State {
     down: bool,
     applies: usize,
     refused: BTreeMap<String, u16>,
+    refusals: Vec<(String, String)>,
 }
 
 /// An API server in memory. Clones share it. Kinds of other groups than Kubernetes' own are known once a
@@ -44,6 +45,11 @@ impl FakeKube {
     /// sets its status.
     pub fn react(&self, kind: &str, after: u32, change: impl Fn(&mut Value) + Send + Sync + 'static) {
         self.lock().reactions.push((kind.to_owned(), after, Arc::new(change)));
+    }
+
+    /// Refuses to change objects of a kind, in these words.
+    pub fn refuse(&self, kind: &str, reason: &str) {
+        self.lock().refusals.push((kind.to_owned(), reason.to_owned()));
     }
 
     /// Puts an object there as somebody else would.
@@ -116,6 +122,18 @@ impl State {
         let mut stored = self.objects.get(key).cloned().unwrap_or_else(|| json!({}));
         merge(&mut stored, object);
         stored
+    }
+
+    /// The object after an apply, unless its kind is one that is not changed.
+    fn changed(&self, key: &ObjectKey, object: &Value) -> Result<Value, KubeError> {
+        let merged = self.merged(key, object);
+        let refusal = self.refusals.iter().find(|(kind, _)| *kind == key.kind);
+        match (self.objects.get(key), refusal) {
+            (Some(there), Some((_, reason))) if *there != merged => {
+                Err(KubeError::Refused { what: format!("apply {key}"), code: 422, reason: reason.clone() })
+            }
+            _ => Ok(merged),
+        }
     }
 
     fn check_kind(&self, object: &Value, what: &ObjectKey) -> Result<(), KubeError> {
@@ -197,7 +215,7 @@ impl Kube for FakeKube {
             state.kinds.push(kind.to_owned());
         }
         let before = state.objects.get(&key).cloned();
-        let merged = state.merged(&key, object);
+        let merged = state.changed(&key, object)?;
         if before.as_ref() != Some(&merged) {
             let stored = state.stamped(merged.clone(), before.as_ref());
             let stored = state.managed(stored);
@@ -211,7 +229,7 @@ impl Kube for FakeKube {
         let state = self.answering()?;
         let key = key_of(object)?;
         state.check_kind(object, &key)?;
-        Ok(state.merged(&key, object))
+        state.changed(&key, object)
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, KubeError> {
