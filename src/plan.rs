@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::access::site::Site;
-use crate::cluster::kind::{Adaptation, KindSpec};
+use crate::cluster::kind::{Adaptation, KindSpec, node_name};
 use crate::cluster::minikube::MinikubeSpec;
 use crate::graph::{Graph, GraphError, Need, Node, When};
 use crate::image::Choice;
@@ -21,7 +21,7 @@ use crate::ports::kube::ObjectKey;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
-    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LoadStep,
+    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LabelsStep, LoadStep,
     NetworkStep, NodeImageStep, NodesStep, ObtainStep, PruneStep, ReadyStep, Secret, Step,
 };
 
@@ -200,11 +200,26 @@ fn kind(inputs: &Inputs<'_>, ground: &KindGround) -> Base {
         node(
             id::CONTEXT,
             &[(id::API, Done)],
-            Step::KubeContext(KubeContextStep { file: inputs.kubeconfig.clone(), name }),
+            Step::KubeContext(KubeContextStep { file: inputs.kubeconfig.clone(), name: name.clone() }),
         ),
     ];
     let before = needs(&[(id::API, Done), (id::NETWORK, Done), (id::LOAD, Started)]);
-    Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None }
+    let mut base = Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None };
+    label(inputs, &mut base, id::API, |number| node_name(&name, number));
+    base
+}
+
+/// Has components wait until the nodes have their labels, where the profile asks for any: a pod that asks for one is
+/// given up on otherwise.
+fn label(inputs: &Inputs<'_>, base: &mut Base, after: &str, name: impl Fn(u8) -> String) {
+    let labels = &inputs.profile.cluster.labels;
+    if labels.is_empty() {
+        return;
+    }
+    let labels = labels.iter().map(|(number, labels)| (name(*number), labels.clone())).collect();
+    let step = Step::Labels(LabelsStep { cluster: id::CLUSTER.to_owned(), labels });
+    base.steps.push(node(id::NODE_LABELS, &[(after, When::Done)], step));
+    base.before.extend(needs(&[(id::NODE_LABELS, When::Done)]));
 }
 
 /// What each component made so far, in the order in which it was made.

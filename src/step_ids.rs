@@ -22,6 +22,8 @@ step_ids! {
     API = "api",
     /// The pod network and the storage class.
     ADDONS = "addons",
+    /// Labels of nodes.
+    NODE_LABELS = "node-labels",
     /// Workload images in the store.
     IMAGES = "images",
     /// Workload images in the nodes.

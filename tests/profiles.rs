@@ -91,6 +91,8 @@ fn mistakes_are_named_with_their_place() {
     nested-field.yaml:10:18: `Big` does not match [a-z0-9][a-z0-9-]{1,61}[a-z0-9]
     # no-type
     no-type.yaml:5:6: the key `type` is missing
+    # node-labels
+    node-labels.yaml:5:59: there is no node 2: nodes are counted from 0, and the last one is 1
     # parameter-missing
     parameter-missing.yaml:7:5: `s3www` needs a value for `credentials` below `with` (a key that can read the bucket, such as ${minio.readers.s3www})
     # parameter-type

@@ -204,6 +204,15 @@ impl KindSpec {
     }
 }
 
+/// The name that kind gives to a cluster's node of this number; 0 is the control plane.
+pub fn node_name(cluster: &str, number: u8) -> String {
+    match number {
+        0 => format!("{cluster}-control-plane"),
+        1 => format!("{cluster}-worker"),
+        more => format!("{cluster}-worker{more}"),
+    }
+}
+
 /// The kind on `PATH`, where it is one that devstack is written for.
 pub async fn on_path(runner: &dyn Runner, path: Option<&str>) -> Option<PathBuf> {
     let found = which::which_in("kind", path, Path::new("/")).ok()?;

@@ -82,6 +82,11 @@ impl MinikubeSpec {
     }
 }
 
+/// The name that minikube gives to a profile's node of this number; 0 is the control plane.
+pub fn node_name(profile: &str, number: u8) -> String {
+    if number == 0 { profile.to_owned() } else { format!("{profile}-m{:02}", u16::from(number) + 1) }
+}
+
 /// The minikube on `PATH`.
 pub fn on_path(path: Option<&str>) -> Option<PathBuf> {
     which::which_in("minikube", path, Path::new("/")).ok()

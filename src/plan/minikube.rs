@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Base, Inputs, id, needs, node};
-use crate::cluster::minikube::MinikubeSpec;
+use super::{Base, Inputs, id, label, needs, node};
+use crate::cluster::minikube::{self, MinikubeSpec};
 use crate::graph::When::Done;
 use crate::step::{KubeContextStep, MinikubeLoadStep, MinikubeStep, ObtainStep, Step};
 
@@ -26,5 +26,7 @@ pub(super) fn base(inputs: &Inputs<'_>, spec: &MinikubeSpec) -> Base {
         ),
     ];
     let before = needs(&[(id::CLUSTER, Done), (id::LOAD, crate::graph::When::Started)]);
-    Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None }
+    let mut base = Base { steps, before, images: id::LOAD, placed: Value::Null, claim: None };
+    label(inputs, &mut base, id::CLUSTER, |number| minikube::node_name(&spec.name, number));
+    base
 }

@@ -5,6 +5,11 @@ use crate::profile::{self, ProfileSource};
 
 /// The plan of a kind cluster with components of which each waits for the address of its Service `web`.
 fn planned(components: &[(&str, &str)]) -> Plan {
+    planned_on("{}", components)
+}
+
+/// As [`planned`], with what the profile says of its cluster.
+fn planned_on(cluster: &str, components: &[(&str, &str)]) -> Plan {
     let dir = tempfile::tempdir().unwrap();
     let write = |path: &Path, text: String| {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -23,7 +28,7 @@ fn planned(components: &[(&str, &str)]) -> Plan {
         let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndata: {{at: \"{at}\"}}\n");
         write(&place.join("objects.yaml"), text);
     }
-    let text = format!("apiVersion: devstack/v1\nkind: Profile\nname: demo\ncomponents:\n{uses}");
+    let text = format!("apiVersion: devstack/v1\nkind: Profile\nname: demo\ncluster: {cluster}\ncomponents:\n{uses}");
     write(&dir.path().join("devstack.yaml"), text);
     let source = ProfileSource::Dir(dir.path().to_path_buf());
     let profile = profile::load(&profile::Request::new(&source, &[], &json!({}))).unwrap();
@@ -61,4 +66,17 @@ fn what_holds_an_address_comes_after_it_was_seen() {
     let plan = planned(&[("app", ""), ("web", "")]);
     let app = plan.graph.nodes().iter().find(|node| node.id == "app").unwrap();
     assert!(app.needs.contains(&Need { step: "web.ready".to_owned(), when: When::Done }), "{:?}", app.needs);
+}
+
+#[test]
+fn components_come_after_the_labels_of_nodes() {
+    let labelled = planned_on("{nodes: 3, nodeLabels: {0: {disk: fast}, 2: {disk: slow}}}", &[("web", "")]);
+    let labels = labelled.graph.nodes().iter().find(|node| node.id == id::NODE_LABELS).unwrap();
+    let Step::Labels(step) = &labels.step else { panic!("{labels:?}") };
+    let names: Vec<&String> = step.labels.keys().collect();
+    assert_eq!(names, ["devstack-demo-control-plane", "devstack-demo-worker2"]);
+    let web = labelled.graph.nodes().iter().find(|node| node.id == "web").unwrap();
+    assert!(web.needs.contains(&Need { step: id::NODE_LABELS.to_owned(), when: When::Done }), "{:?}", web.needs);
+    let plain = planned(&[("web", "")]);
+    assert!(plain.graph.nodes().iter().all(|node| node.id != id::NODE_LABELS));
 }

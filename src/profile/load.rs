@@ -14,15 +14,12 @@ use super::component::Draft;
 use super::error::ProfileError;
 use super::merge::{self, Merged, Written};
 use super::parameter::{self, Base};
-use super::resolved::{Resolved, ResolvedCluster, ResolvedRoute, plain};
+use super::resolved::{Resolved, ResolvedRoute, plain};
 use super::schema::{Parameter, ParameterType, Route};
 use super::scope::{Scope, SubstituteError};
 use super::secret::is_secret;
 use super::source::{Library, Origin, Place, ProfileSource, builtin_names, is_name};
 use super::world::{Bindings, Env, World, cluster_value};
-
-/// The most nodes of one environment.
-const MAX_NODES: u64 = 9;
 
 /// What to load.
 #[derive(Clone, Copy)]
@@ -217,48 +214,6 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn cluster(&mut self) -> ResolvedCluster {
-        let mut nodes = 1;
-        if let Some(written) = &self.merged.nodes {
-            match self.known(&written.value, &written.origin) {
-                Some(value) => match value.as_u64().filter(|count| (1..=MAX_NODES).contains(count)) {
-                    Some(count) => nodes = count,
-                    None => self.problems.push(
-                        written.origin.problem(format!("expected a whole number from 1 to {MAX_NODES}, found {value}")),
-                    ),
-                },
-                None => nodes = 1,
-            }
-        }
-        let nodes = self.request.nodes.unwrap_or(u8::try_from(nodes).unwrap_or(1));
-        let mut kubernetes = "auto".to_owned();
-        if let Some(written) = &self.merged.kubernetes
-            && let Some(value) = self.text(&written.value, &written.origin)
-        {
-            kubernetes = value;
-            if kubernetes != "auto" && version(&kubernetes).is_none() {
-                let message = format!("expected auto or a version such as 1.34, found `{kubernetes}`");
-                self.problems.push(written.origin.problem(message));
-            }
-        }
-        ResolvedCluster { nodes, kubernetes, labels: self.merged.node_labels.clone() }
-    }
-
-    /// A version that the profile names must be one that every component works with; one that devstack chooses is held
-    /// against them when it is known.
-    fn check_kubernetes(&mut self, wanted: &str, drafts: &[Draft]) {
-        let Some(written) = self.merged.kubernetes.as_ref().filter(|_| wanted != "auto") else { return };
-        for draft in drafts {
-            if let Some(range) = draft.file.kubernetes.as_ref().filter(|range| range.contains(wanted) == Some(false)) {
-                let message = format!(
-                    "the component `{}` works with Kubernetes {range}, not with {wanted}; `auto` chooses one that fits",
-                    draft.instance
-                );
-                self.problems.push(written.origin.problem(message));
-            }
-        }
-    }
-
     fn routes(&mut self) -> Vec<ResolvedRoute> {
         self.merged.routes.iter().filter_map(|route| self.route(route)).collect()
     }
@@ -325,12 +280,12 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn text(&mut self, text: &str, origin: &Origin) -> Option<String> {
+    pub(super) fn text(&mut self, text: &str, origin: &Origin) -> Option<String> {
         self.known(&Value::String(text.to_owned()), origin).map(plain)
     }
 
     /// A value of the profile; `None` where it is late, or wrong (then the problem is noted).
-    fn known(&mut self, value: &Value, origin: &Origin) -> Option<Value> {
+    pub(super) fn known(&mut self, value: &Value, origin: &Origin) -> Option<Value> {
         let (none, late) = (Bindings::new(), Scope::new());
         match Env::new(&self.world, None, &none, &late).known(value) {
             Ok(value) => value,

@@ -32,7 +32,7 @@ pub(super) struct Merged {
     pub(super) parameters: BTreeMap<String, Written<Parameter>>,
     pub(super) nodes: Option<Written<Value>>,
     pub(super) kubernetes: Option<Written<String>>,
-    pub(super) node_labels: BTreeMap<u8, BTreeMap<String, String>>,
+    pub(super) node_labels: BTreeMap<u8, Written<BTreeMap<String, String>>>,
     pub(super) components: Vec<MergedUse>,
     pub(super) routes: Vec<Written<Route>>,
     pub(super) verify: Vec<Written<Verify>>,
@@ -125,7 +125,12 @@ impl Merged {
             self.kubernetes = Some(written(kubernetes, file, &["cluster", "kubernetes"], &place));
         }
         for (node, labels) in parsed.cluster.node_labels {
-            self.node_labels.entry(node).or_default().extend(labels);
+            let mut new = written(labels, file, &["cluster", "nodeLabels", &node.to_string()], &place);
+            if let Some(mut old) = self.node_labels.remove(&node) {
+                old.value.append(&mut new.value);
+                new.value = old.value;
+            }
+            self.node_labels.insert(node, new);
         }
         let inherited = self.components.len();
         for (index, used) in parsed.components.into_iter().enumerate() {

@@ -14,6 +14,7 @@ pub mod graph;
 
 mod load;
 mod merge;
+mod nodes;
 mod order;
 mod parameter;
 mod render;

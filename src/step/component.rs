@@ -355,4 +355,4 @@ mod tests {
 
 #[cfg(test)]
 #[path = "component_tests.rs"]
-mod with_a_cluster;
+pub(super) mod with_a_cluster;

@@ -39,7 +39,8 @@ fn step(profile: &str, files: &[(&str, &str)], sets: &[(&str, &str)]) -> Compone
     }
 }
 
-async fn world(kube: &FakeKube) -> (Context, World) {
+/// A world that is connected to a cluster.
+pub(in crate::step) async fn world(kube: &FakeKube) -> (Context, World) {
     let ctx = fake::context(&FakeFs::default(), &FakeClock::default());
     kube.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}));
     let opened: Arc<dyn Kube> = Arc::new(kube.clone());

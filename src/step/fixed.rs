@@ -56,9 +56,9 @@ fn field(reason: &str, end: usize, there: &Value, wanted: &Value) -> String {
     }
     let Value::Object(fields) = sides.1 else { return path.to_owned() };
     // Those that can be changed the server names.
-    let fixed = fields.iter().filter(|(key, _)| !reason.contains(&format!("'{key}'")));
-    let mut differing = fixed.filter_map(|(key, value)| first(&sides.0[key], value, &format!("{path}.{key}")));
-    differing.next().unwrap_or_else(|| path.to_owned())
+    let mut fixed = fields.iter().filter(|(key, _)| !reason.contains(&format!("'{key}'")));
+    let differing = fixed.find_map(|(key, value)| first(&sides.0[key], value, &format!("{path}.{key}")));
+    differing.unwrap_or_else(|| path.to_owned())
 }
 
 /// The first field that is not as wanted. What nobody asks for does not count.
@@ -129,7 +129,12 @@ mod tests {
         let immutable = "Deployment.apps \"a\" is invalid: [spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: \
                          `selector` does not match template `labels`, spec.selector: Invalid value: \
                          {\"matchLabels\":{\"app\":\"a\"}}: field is immutable]";
-        let object = |app: &str| json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"selector": {"matchLabels": {"app": app}}}});
+        let object = |app: &str| {
+            json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+                "spec": {"selector": {"matchLabels": {"app": app}}},
+            })
+        };
         assert_eq!(explained(&kube, &object("a"), refused(immutable)).await.to_string(), refused(immutable).to_string());
         kube.put(object("b"));
         let told = explained(&kube, &object("a"), refused(immutable)).await.to_string();

@@ -12,6 +12,7 @@ mod hosts;
 mod images;
 mod jobs;
 mod join;
+mod labels;
 mod late;
 mod minikube;
 mod network;
@@ -34,6 +35,7 @@ pub use error::StepError;
 pub use hosts::{HostsStep, LEFT_OUT};
 pub use images::{LoadStep, NodeImageStep, ObtainStep};
 pub use join::JoinStep;
+pub use labels::LabelsStep;
 pub use minikube::{MinikubeLoadStep, MinikubeStep};
 pub(crate) use minikube::{explained as minikube_error, look as minikube_profile, own_file as minikube_kubeconfig};
 pub use network::NetworkStep;
@@ -112,6 +114,8 @@ pub enum Step {
     Minikube(MinikubeStep),
     /// Workload images, from the store into minikube's nodes.
     MinikubeLoad(MinikubeLoadStep),
+    /// Labels of nodes.
+    Labels(LabelsStep),
     /// Binds the environment to a cluster that is there.
     Join(Box<JoinStep>),
     /// Workload images, into devstack's store.
@@ -159,6 +163,7 @@ impl Step {
             Self::Addons(step) => step.apply(run, id).await,
             Self::Minikube(step) => step.apply(run, id).await,
             Self::MinikubeLoad(step) => step.apply(run, id).await,
+            Self::Labels(step) => step.apply(run, id).await,
             Self::Join(step) => step.apply(run).await,
             Self::Obtain(step) => step.apply(run, id).await,
             Self::Registry(step) => step.apply(run, id).await,
@@ -186,6 +191,7 @@ impl Step {
             Self::Addons(step) => Some(step.observe(world).await?),
             Self::Minikube(step) => Some(step.observe(world).await?),
             Self::MinikubeLoad(step) => Some(step.observe(world).await?),
+            Self::Labels(step) => Some(step.observe(world).await?),
             Self::Join(step) => Some(step.observe(world)),
             Self::Load(step) => Some(step.observe(world).await?),
             Self::Registry(step) => Some(step.observe(world).await?),

@@ -46,6 +46,7 @@ pub(super) async fn gather(
     }
     let existing = Existing::read(&*world.kube()?, &extracted.context, &extracted.text).await?;
     let profile = load(ctx, &settled, &ClusterFacts::existing(&existing))?;
+    labels(&profile)?;
     volumes(&profile, &settled, &existing)?;
     kubernetes::refuse(&profile, &existing.version, "choose a cluster of another version: --context CONTEXT")?;
     let machine = Machine::ask(&[("cache", &ctx.dirs.cache), ("state", &ctx.dirs.state)]);
@@ -86,6 +87,15 @@ pub(super) async fn gather(
         sites,
         hosts,
     })
+}
+
+/// Refuses a profile that labels nodes: those of this cluster are not devstack's own.
+fn labels(profile: &Resolved) -> Result<(), Failure> {
+    if profile.cluster.labels.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::usage("the profile labels nodes (cluster.nodeLabels), and those of this cluster are not devstack's own")
+        .hint("label them yourself (kubectl label node NODE NAME=VALUE), and take nodeLabels out of the profile"))
 }
 
 /// Refuses a profile that keeps data where the cluster has no class of volumes to take.
@@ -137,6 +147,7 @@ async fn via(world: &World, existing: &Existing, offline: bool, recorded: &[Choi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::{self, ProfileSource};
     use serde_json::json;
 
     fn choice(role: &str, source: &serde_json::Value, digest: Option<&str>) -> Choice {
@@ -146,6 +157,19 @@ mod tests {
             "platform": "linux/amd64", "cpu": "x86-64-v1", "source": source, "why": "",
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn nodes_that_are_not_devstacks_own_get_no_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |cluster: &str| {
+            let text = format!("apiVersion: devstack/v1\nkind: Profile\nname: demo\ncluster: {cluster}\n");
+            std::fs::write(dir.path().join("devstack.yaml"), text).unwrap();
+            let source = ProfileSource::Dir(dir.path().to_path_buf());
+            labels(&profile::load(&profile::Request::new(&source, &[], &json!({}))).unwrap())
+        };
+        of("{nodes: 2}").unwrap();
+        assert_eq!(of("{nodes: 2, nodeLabels: {1: {disk: fast}}}").unwrap_err().exit, ExitCode::Usage);
     }
 
     #[test]
