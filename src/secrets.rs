@@ -97,11 +97,15 @@ pub fn read(fs: &dyn HostFs, path: &Path) -> Result<BTreeMap<String, Credential>
     serde_json::from_slice(&text).map_err(|_| SecretsError::Damaged(path.to_path_buf()))
 }
 
-/// The last part of a name; MinIO wants three characters at least.
+/// Who a credential is of: `root` for `minio.root`, `reader-web-1` for `minio.readers.web-1`, so that no two of a
+/// component are one user. MinIO wants three characters at least.
 fn username(name: &str) -> String {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    let user: String = last.chars().filter(char::is_ascii_alphanumeric).collect();
-    if user.len() < 3 { format!("user{user}") } else { user }
+    let mut parts = name.split('.').skip(1);
+    let user = match (parts.next(), parts.next()) {
+        (Some(kind), Some(key)) => format!("{}-{key}", kind.strip_suffix('s').unwrap_or(kind)),
+        (own, _) => own.unwrap_or(name).to_owned(),
+    };
+    if user.len() < 3 { format!("user-{user}") } else { user }
 }
 
 /// What marks the objects of one environment in a cluster that others use too: a label's value that nobody else has.
@@ -138,11 +142,24 @@ mod tests {
         let first = ensure(&RealFs, &path, ["minio.root".to_owned()]).unwrap();
         let again = ensure(&RealFs, &path, ["minio.root".to_owned(), "minio.readers.s3www".to_owned()]).unwrap();
         assert_eq!(first["minio.root"], again["minio.root"]);
-        assert_eq!(again["minio.readers.s3www"].username, "s3www");
+        assert_eq!(again["minio.readers.s3www"].username, "reader-s3www");
         assert_ne!(again["minio.readers.s3www"].password, again["minio.root"].password);
         assert_eq!(again["minio.root"].password.len(), LENGTH);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!format!("{again:?}").contains(&again["minio.root"].password));
+    }
+
+    #[test]
+    fn no_two_credentials_of_a_component_are_one_user() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets.json");
+        // What an earlier devstack made stays as it was.
+        let old = r#"{"minio.readers.web-1": {"username": "web1", "password": "x"}}"#;
+        std::fs::write(&path, old).unwrap();
+        let names = ["root", "readers.web-1", "readers.web1", "readers.root", "db"].map(|name| format!("minio.{name}"));
+        let users = ensure(&RealFs, &path, names.clone()).unwrap();
+        let users = names.each_ref().map(|name| users[name].username.as_str());
+        assert_eq!(users, ["root", "web1", "reader-web1", "reader-root", "user-db"]);
     }
 
     #[test]
