@@ -21,8 +21,8 @@ use crate::ports::kube::ObjectKey;
 use crate::profile::{ContentSource, ReadyKind, Resolved, Scope};
 use crate::secrets::Credential;
 use crate::step::{
-    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LabelsStep, LoadStep,
-    NetworkStep, NodeImageStep, NodesStep, ObtainStep, PruneStep, ReadyStep, Secret, Step,
+    AddonsStep, ApiStep, Claim, ClusterStep, ComponentStep, ContentStep, HostsStep, KubeContextStep, LabelsStep,
+    LoadStep, NetworkStep, NodeImageStep, NodesStep, ObtainStep, PruneStep, ReadyStep, Secret, Step,
 };
 
 /// What the cluster is.

@@ -31,8 +31,8 @@ fn mistakes_are_named_with_their_place() {
     }
     insta::assert_snapshot!(text, @"
     # address
-    address.yaml:8:11: ${services.caller.other.address} is never known: no component here has the Service caller/other as `service-address` in `ready`
-    components/caller/objects.yaml:4:17: ${services.caller.caller.address} is never known: no component here has the Service caller/caller as `service-address` in `ready`
+    address.yaml:8:11: ${services.caller.other.address} is never known: no component has the Service caller/other as `service-address` in `ready`
+    components/caller/objects.yaml:4:17: ${services.caller.caller.address} is never known: no component has the Service caller/caller as `service-address` in `ready`
     address.yaml:6:5: components wait for addresses of one another's Services in a circle: narcissus → narcissus
     # bad-name
     bad-name.yaml:3:7: `My_Profile` is no name: lower-case letters, digits and dashes
@@ -92,7 +92,7 @@ fn mistakes_are_named_with_their_place() {
     # no-type
     no-type.yaml:5:6: the key `type` is missing
     # node-labels
-    node-labels.yaml:5:59: there is no node 2: nodes are counted from 0, and the last one is 1
+    node-labels.yaml:5:59: there is no node 2: they are counted from 0, and the last one is 1
     # parameter-missing
     parameter-missing.yaml:7:5: `s3www` needs a value for `credentials` below `with` (a key that can read the bucket, such as ${minio.readers.s3www})
     # parameter-type

@@ -17,6 +17,8 @@ pub struct ClusterFacts {
     storage_class: String,
     /// An ingress controller that is there and is used.
     ingress_class: Option<String>,
+    /// Whether nobody has looked yet.
+    guessed: bool,
 }
 
 /// The StorageClass of kind's and minikube's clusters.
@@ -37,7 +39,18 @@ impl ClusterFacts {
             balancer: reachable,
             storage_class: OWN_STORAGE.to_owned(),
             ingress_class: None,
+            guessed: false,
         }
+    }
+
+    /// What is taken for granted before the machine is looked at.
+    pub fn guess() -> Self {
+        Self { guessed: true, ..Self::own(Provider::Kind, false, None) }
+    }
+
+    /// Whether they are no more than a guess.
+    pub fn is_guess(&self) -> bool {
+        self.guessed
     }
 
     /// A cluster that is there.
@@ -49,6 +62,7 @@ impl ClusterFacts {
             balancer: found.balancer,
             storage_class: found.storage_class.clone().unwrap_or_default(),
             ingress_class: found.ingress_class.clone(),
+            guessed: false,
         }
     }
 

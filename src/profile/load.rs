@@ -10,7 +10,6 @@ use crate::ports::HostFs;
 use crate::ports::hostfs::RealFs;
 use crate::yaml::YamlError;
 
-use super::component::Draft;
 use super::error::ProfileError;
 use super::merge::{self, Merged, Written};
 use super::parameter::{self, Base};
@@ -38,17 +37,28 @@ pub struct Request<'a> {
     pub fs: &'a dyn HostFs,
     /// Whether only the files are checked: parameters without a default get a stand-in.
     pub check_only: bool,
+    /// Whether the facts are no more than a guess: that nothing waits for an address is no mistake then.
+    pub guessed: bool,
 }
 
 impl<'a> Request<'a> {
     /// A profile of this machine with settings and facts.
     pub fn new(source: &'a ProfileSource, settings: &'a [(String, String)], facts: &'a Value) -> Self {
-        Self { source, settings, nodes: None, facts: Some(facts), cwd: Path::new("."), fs: &RealFs, check_only: false }
+        Self { facts: Some(facts), settings, check_only: false, ..Self::of_files(source) }
     }
 
     /// Only the files of a profile: no settings, no facts.
     pub fn of_files(source: &'a ProfileSource) -> Self {
-        Self { source, settings: &[], nodes: None, facts: None, cwd: Path::new("."), fs: &RealFs, check_only: true }
+        Self {
+            source,
+            settings: &[],
+            nodes: None,
+            facts: None,
+            cwd: Path::new("."),
+            fs: &RealFs,
+            check_only: true,
+            guessed: false,
+        }
     }
 }
 

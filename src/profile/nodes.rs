@@ -16,7 +16,7 @@ impl Loader<'_> {
         if self.request.nodes.or(said.filter(|_| !self.is_guessed())).is_some() {
             let last = nodes.saturating_sub(1);
             for (number, written) in self.merged.node_labels.iter().filter(|(number, _)| **number > last) {
-                let message = format!("there is no node {number}: nodes are counted from 0, and the last one is {last}");
+                let message = format!("there is no node {number}: they are counted from 0, and the last one is {last}");
                 self.problems.push(written.origin.key_problem(message));
             }
         }

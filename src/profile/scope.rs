@@ -100,7 +100,7 @@ pub enum SubstituteError {
         path: Vec<String>,
     },
     /// The address of a Service that nothing waits for, so that it would never be known.
-    #[error("${{{reference}}} is never known: no component here has the Service {service} as `service-address` in `ready`")]
+    #[error("${{{reference}}} is never known: no component has the Service {service} as `service-address` in `ready`")]
     NoAddress {
         /// As written.
         reference: String,

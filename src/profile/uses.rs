@@ -16,10 +16,7 @@ use super::world::{Bindings, Env};
 
 impl Loader<'_> {
     /// Reads the components, leaves out those that are switched off, and works out what follows from their parameters.
-    pub(super) fn components(
-        &mut self,
-        settings: &BTreeMap<&str, Settings<'_>>,
-    ) -> Result<Vec<Draft>, ProfileError> {
+    pub(super) fn components(&mut self, settings: &BTreeMap<&str, Settings<'_>>) -> Result<Vec<Draft>, ProfileError> {
         let mut drafts = self.read()?;
         // Whoever gives addresses away is asked for by what the machine can do, all others by what there is then.
         self.switch(&mut drafts, Draft::balances);
@@ -92,8 +89,8 @@ impl Loader<'_> {
         }
     }
 
-    /// That an address could be dialled gives none away: where neither the cluster nor a component does that, no Service
-    /// gets one.
+    /// That an address could be dialled gives none away: where neither the cluster nor a component does that, no
+    /// Service gets one.
     fn settle_balancer(&mut self, drafts: &BTreeMap<String, Draft>) {
         if drafts.values().any(Draft::balances) || self.is_there(BALANCER) {
             return;
@@ -148,16 +145,16 @@ impl Loader<'_> {
         provides.is_some_and(|provides| provides.iter().any(|one| one == ability))
     }
 
-    /// Notes which Services' addresses are waited for. What is wrong already may be why one is not.
+    /// Notes which Services' addresses are waited for. What is wrong already may be why one is not, and so may be what
+    /// was guessed.
     pub(super) fn addresses(&mut self, drafts: &[Draft]) {
-        if drafts.iter().any(|draft| draft.wrong) {
+        if !self.problems.is_empty() || self.request.guessed {
             return;
         }
         let awaited = drafts.iter().flat_map(|draft| draft.ready.iter().map(move |ready| (draft, ready)));
         let awaited = awaited.filter(|(_, ready)| ready.kind == ReadyKind::ServiceAddress);
-        let named = |(draft, ready): (&Draft, &Ready)| {
-            (format!("{}/{}", ready.namespace, ready.name), draft.instance.clone())
-        };
+        let named =
+            |(draft, ready): (&Draft, &Ready)| (format!("{}/{}", ready.namespace, ready.name), draft.instance.clone());
         self.world.addresses = Some(awaited.map(named).collect());
     }
 
@@ -172,10 +169,8 @@ impl Loader<'_> {
             (draft.instance.clone(), draft.requires.iter().cloned().chain(awaited).collect())
         };
         if let Err(circle) = order::sort(&names, &drafts.iter().map(before).collect()) {
-            let message = format!(
-                "components wait for addresses of one another's Services in a circle: {}",
-                circle.join(" → ")
-            );
+            let message =
+                format!("components wait for addresses of one another's Services in a circle: {}", circle.join(" → "));
             let used = self.merged.components.iter().find(|used| used.instance == circle[0]);
             self.problems.extend(used.map(|used| used.origin.problem(message)));
         }

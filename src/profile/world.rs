@@ -28,8 +28,8 @@ pub(super) struct World {
     /// Buckets that devstack fills: `{key, path, size}`.
     pub(super) content: BTreeMap<String, Value>,
     pub(super) secrets: Secrets,
-    /// Services whose LoadBalancer address is waited for, as `namespace/name`, and the component that waits; `None` where
-    /// that is not known.
+    /// Services whose LoadBalancer address is waited for, as `namespace/name`, and the component that waits; `None`
+    /// where that is not known.
     pub(super) addresses: Option<BTreeMap<String, String>>,
 }
 

@@ -53,8 +53,7 @@ pub(in crate::step) async fn world(kube: &FakeKube) -> (Context, World) {
 #[tokio::test]
 async fn neither_the_old_nor_the_new_value_of_a_secret_is_told() {
     let of = |token: &str| {
-        let profile =
-            "parameters: {token: {type: secret}}\ncomponents: [{use: app, with: {text: \"${token}\"}}]\n";
+        let profile = "parameters: {token: {type: secret}}\ncomponents: [{use: app, with: {text: \"${token}\"}}]\n";
         let component = "name: app\nparameters: {text: {type: string}}\nmanifests: [{file: notes.yaml}]\n";
         let notes = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata: {text: \"${text}\"}\n";
         step(profile, &[("app/component.yaml", component), ("app/notes.yaml", notes)], &[("token", token)])
@@ -97,11 +96,7 @@ async fn an_address_is_filled_in_once_its_service_has_one() {
         cluster: step_ids::CLUSTER.to_owned(),
         component: "proxy".to_owned(),
         namespaces: Vec::new(),
-        ready: vec![Ready {
-            kind: ReadyKind::ServiceAddress,
-            name: "proxy".to_owned(),
-            namespace: "proxy".to_owned(),
-        }],
+        ready: vec![Ready { kind: ReadyKind::ServiceAddress, name: "proxy".to_owned(), namespace: "proxy".to_owned() }],
     };
     let need = Need { step: "proxy.ready".to_owned(), when: When::Done };
     let graph = Graph::new(vec![

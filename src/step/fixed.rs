@@ -117,17 +117,18 @@ mod tests {
         );
         assert_eq!(
             error.hint().unwrap(),
-            "keep what it was, or make it anew: devstack down --env demo, then devstack up; lost by that for good: volume \
-             demo/data-minio-0 (1Gi)"
+            "keep what it was, or make it anew: devstack down --env demo, then devstack up; lost by that for good: \
+             volume demo/data-minio-0 (1Gi)"
         );
     }
 
     #[tokio::test]
     async fn other_refusals_are_the_servers_own_words() {
         let kube = FakeKube::default();
-        let refused = |reason: &str| KubeError::Refused { what: "apply".to_owned(), code: 422, reason: reason.to_owned() };
-        let immutable = "Deployment.apps \"a\" is invalid: [spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: \
-                         `selector` does not match template `labels`, spec.selector: Invalid value: \
+        let what = "apply".to_owned();
+        let refused = |reason: &str| KubeError::Refused { what: what.clone(), code: 422, reason: reason.to_owned() };
+        let immutable = "Deployment.apps \"a\" is invalid: [spec.template.metadata.labels: Invalid value: \
+                         {\"app\":\"b\"}: `selector` does not match template `labels`, spec.selector: Invalid value: \
                          {\"matchLabels\":{\"app\":\"a\"}}: field is immutable]";
         let object = |app: &str| {
             json!({
@@ -135,7 +136,8 @@ mod tests {
                 "spec": {"selector": {"matchLabels": {"app": app}}},
             })
         };
-        assert_eq!(explained(&kube, &object("a"), refused(immutable)).await.to_string(), refused(immutable).to_string());
+        let told = explained(&kube, &object("a"), refused(immutable)).await.to_string();
+        assert_eq!(told, refused(immutable).to_string(), "it is not there");
         kube.put(object("b"));
         let told = explained(&kube, &object("a"), refused(immutable)).await.to_string();
         assert!(told.ends_with("Kubernetes never changes its spec.selector.matchLabels.app"), "{told}");

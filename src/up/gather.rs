@@ -145,7 +145,7 @@ fn default_profile(ctx: &Context) -> String {
 pub async fn gather(ctx: &Context, desired: &Desired) -> Result<Gathered, Failure> {
     let settled = settle(ctx, desired)?;
     // A wrong profile is told before a missing engine.
-    let name = load(ctx, &settled, &ClusterFacts::own(Provider::Kind, false, None))?.name;
+    let name = load(ctx, &settled, &ClusterFacts::guess())?.name;
     let environment = settled.environment.clone().unwrap_or(name);
     crate::environments::environment_name(&environment).map_err(|why| {
         Failure::usage(format!("the profile's name `{environment}` cannot be the environment's: {why}"))
@@ -238,7 +238,8 @@ pub(super) fn cluster_facts(facts: &Facts) -> ClusterFacts {
 pub(super) fn load(ctx: &Context, settled: &Settled, cluster: &ClusterFacts) -> Result<Resolved, Failure> {
     let facts = cluster.to_value();
     let request = profile::Request::new(&settled.source, &settled.sets, &facts);
-    let profile = profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, ..request })?;
+    let guessed = cluster.is_guess();
+    let profile = profile::load(&profile::Request { nodes: settled.nodes, fs: &*ctx.fs, guessed, ..request })?;
     hide(ctx, &profile, &Scope::new());
     Ok(profile)
 }
@@ -468,6 +469,23 @@ mod tests {
         assert_eq!(ctx.redactor.apply("?key=old-and-own, old-and-own-and-more"), "?key=<redacted>, <redacted>");
         load(&ctx, &settled(&[("app.token", "given-here")]), &facts).unwrap();
         assert_eq!(ctx.redactor.apply("given-here, not there"), "<redacted>, not there");
+    }
+
+    #[test]
+    fn an_address_is_missed_once_the_machine_is_known() {
+        let fs = FakeFs::default();
+        let ctx = fake::context(&fs, &FakeClock::default());
+        fs.put(
+            "/p/profile.yaml",
+            "apiVersion: devstack/v1\nkind: Profile\nname: demo\n\
+             components: [{use: metallb, when: \"${facts.reachable}\"}, {use: traefik}]\n\
+             verify: [{get: \"http://${traefik.address}/\", status: 404}]\n",
+            0o600,
+        );
+        let desired = Desired { profile: Some("/p/profile.yaml".to_owned()), ..Desired::default() };
+        let loads = |facts: &ClusterFacts| load(&ctx, &settle(&ctx, &desired).unwrap(), facts).is_ok();
+        assert!(loads(&ClusterFacts::guess()) && loads(&ClusterFacts::own(Provider::Kind, true, None)));
+        assert!(!loads(&ClusterFacts::own(Provider::Kind, false, None)));
     }
 
     fn journal_ports(ctx: &Context, environment: &str) -> (u16, u16) {

@@ -94,7 +94,7 @@ fn labels(profile: &Resolved) -> Result<(), Failure> {
     if profile.cluster.labels.is_empty() {
         return Ok(());
     }
-    Err(Failure::usage("the profile labels nodes (cluster.nodeLabels), and those of this cluster are not devstack's own")
+    Err(Failure::usage("the profile labels nodes (cluster.nodeLabels), and this cluster's are not devstack's own")
         .hint("label them yourself (kubectl label node NODE NAME=VALUE), and take nodeLabels out of the profile"))
 }
 

@@ -73,6 +73,14 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
         assert_eq!(world.kubectl(&["get", "configmap", "-n", "notes", "notes", "-o=jsonpath={.data.text}"]), "two");
         assert_eq!(pods(), before, "a pod was made anew");
     });
+    phases.run("what is never changed in place is told with its price", || {
+        let seen = world.look();
+        let refused = world.run(&["up", &profile, "--set", "minio.size=2Gi"]).expect(1);
+        let error = refused.last("error").to_string();
+        assert!(error.contains("spec.volumeClaimTemplates[0].spec.resources.requests.storage"), "{}", refused.story());
+        assert!(error.contains("volume minio/data-minio-0 (1Gi)"), "{}", refused.story());
+        assert_eq!(world.changed(&seen), Vec::<String>::new());
+    });
     phases.run("an object that is asked for no more goes", || {
         write(&directory, USES, &[CONFIG, VOLUME]);
         let changes = world.dry_run(&[]);
