@@ -31,15 +31,17 @@ async fn told(kube: &dyn Kube, object: &Value, error: &KubeError) -> Option<Step
     // Of one that is not there nothing is changed.
     let there = kube.get(&key).await.ok()??;
     let field = field(reason, end, &there, object);
-    let environment = object["metadata"]["labels"][OWNER_LABEL].as_str();
-    let of = environment.map(|name| format!(" --env {name}")).unwrap_or_default();
-    let selector = environment.map(|name| format!("{OWNER_LABEL}={name}")).unwrap_or_default();
+    // What components make is marked with it.
+    let environment = object["metadata"]["labels"][OWNER_LABEL].as_str()?;
+    let selector = format!("{OWNER_LABEL}={environment}");
     let claims = kube.list("v1", "PersistentVolumeClaim", None, &selector).await.unwrap_or_default();
     let lost: Vec<String> = claims.iter().map(volume).collect();
     let lost = if lost.is_empty() { String::new() } else { format!("; lost by that for good: {}", lost.join(", ")) };
     Some(StepError::Other {
         message: format!("{key} cannot be changed in place: Kubernetes never changes its {field}"),
-        hint: Some(format!("keep what it was, or make it anew: devstack down{of}, then devstack up{lost}")),
+        hint: Some(format!(
+            "keep what it was, or make it anew: devstack down --env {environment}, then the same `up` again{lost}"
+        )),
         exit: ExitCode::Failed,
     })
 }
@@ -117,8 +119,8 @@ mod tests {
         );
         assert_eq!(
             error.hint().unwrap(),
-            "keep what it was, or make it anew: devstack down --env demo, then devstack up; lost by that for good: \
-             volume demo/data-minio-0 (1Gi)"
+            "keep what it was, or make it anew: devstack down --env demo, then the same `up` again; lost by that for \
+             good: volume demo/data-minio-0 (1Gi)"
         );
     }
 
@@ -132,7 +134,7 @@ mod tests {
                          {\"matchLabels\":{\"app\":\"a\"}}: field is immutable]";
         let object = |app: &str| {
             json!({
-                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {OWNER_LABEL: "demo"}},
                 "spec": {"selector": {"matchLabels": {"app": app}}},
             })
         };

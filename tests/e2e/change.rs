@@ -110,6 +110,11 @@ fn a_changed_profile_is_told_and_asks_where_data_goes() {
         assert_eq!(world.dry_run(&[]), Vec::<String>::new());
         assert_eq!(pods(), before, "a pod was made anew");
     });
+    phases.run("what is on this machine is not looked for behind a proxy", || {
+        let mut command = world.command(&["status"]);
+        command.env("HTTPS_PROXY", "http://127.0.0.1:1").env_remove("NO_PROXY").env_remove("no_proxy");
+        Running::start(command).end().expect(0);
+    });
     phases.run("files of the user's own are found from any directory, and told when they change", || {
         let index = world.aside.join("site/index.html");
         std::fs::create_dir_all(index.parent().unwrap()).unwrap();

@@ -64,6 +64,22 @@ fn two_nodes_serve_what_they_are_given() {
             assert_eq!(lists[0], lists[1]);
         });
     }
+    phases.run("labels that a profile has for nodes are made, and kept", || {
+        let profile = world.aside.join("labelled.yaml");
+        let text = "apiVersion: devstack/v1\nkind: Profile\nname: labelled\nextends: s3www\n\
+                    cluster: {nodes: 2, nodeLabels: {1: {disk: fast}}}\n";
+        std::fs::write(&profile, text).unwrap();
+        let worker = format!("{}-worker", world.name());
+        let label = || world.kubectl(&["get", "node", &worker, "-o=jsonpath={.metadata.labels.disk}"]);
+        world.up(&[&profile.display().to_string(), "--set", &setting(&site)]);
+        assert_eq!(label(), "fast");
+        assert_eq!(world.dry_run(&[]), Vec::<String>::new());
+        world.kubectl(&["label", "node", &worker, "disk-"]);
+        let changes = world.dry_run(&[]);
+        assert!(changes.len() == 1 && changes[0].starts_with("node-labels repair "), "{changes:?}");
+        world.up(&[]);
+        assert_eq!(label(), "fast");
+    });
     phases.run("down without the state directory", || {
         std::fs::remove_dir_all(world.state()).unwrap();
         let ended = world.down();
