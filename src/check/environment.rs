@@ -8,8 +8,9 @@ use super::gather::in_time;
 use super::inputs::Asked;
 use super::model::{Finding, Severity};
 use super::preflight::Outcome;
+use crate::error::Advise as _;
 use crate::kube::ready::is_ready;
-use crate::ports::engine::{Container, KIND_CLUSTER_LABEL, OWNER_LABEL};
+use crate::ports::engine::{Container, EngineError, KIND_CLUSTER_LABEL, OWNER_LABEL};
 use crate::ports::kube::KubeError;
 use crate::ports::{Engine, Kube};
 
@@ -57,6 +58,8 @@ pub struct EnvironmentView<'a> {
     pub name: &'a str,
     /// The engine that its nodes run in.
     pub engine: &'a dyn Engine,
+    /// That its cluster is in another engine than this one, where that is so.
+    pub elsewhere: Option<&'a EngineError>,
     /// Its API server; why there is none, else.
     pub kube: Result<&'a dyn Kube, String>,
     /// Its URLs; unasked where nobody fetched them.
@@ -142,6 +145,12 @@ impl EnvironmentView<'_> {
             Err(late) => return (Outcome::Crash(format!("the engine {late}")), Vec::new()),
         };
         let up = format!("devstack up --env {}", self.name);
+        if containers.is_empty()
+            && let Some(elsewhere) = self.elsewhere
+        {
+            let finding = Finding::error("env.nodes", elsewhere.to_string());
+            return (Outcome::Found(vec![elsewhere.hint().into_iter().fold(finding, Finding::remedy)]), containers);
+        }
         if containers.is_empty() {
             let finding = Finding::error("env.nodes", format!("the cluster of {} is gone", self.name))
                 .remedy(up)

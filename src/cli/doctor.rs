@@ -16,9 +16,10 @@ use crate::doctor::cure::{self, Cure, Ended};
 use crate::doctor::{self, Item, Report, Section};
 use crate::error::{ExitCode, Failure, chain};
 use crate::ports::docker::DockerEngine;
+use crate::ports::engine::EngineError;
 use crate::ports::runner::ProcessRunner;
 use crate::ports::{Engine, Runner};
-use crate::step::World;
+use crate::step::{StepError, World};
 use crate::ui::{Question, Table};
 use crate::up;
 use crate::yaml::did_you_mean;
@@ -198,13 +199,18 @@ fn tell(session: &Session, args: &Args, report: &Report, ended: &[(Cure, Ended)]
 async fn environment(session: &Session, world: &World) -> Section {
     let ctx = &session.ctx;
     let name = &world.environment;
-    let kube = match guard::meet(world).await {
+    let met = guard::meet(world).await;
+    let elsewhere = match &met {
+        Err(StepError::Engine(error @ EngineError::Another { .. })) => Some(error),
+        _ => None,
+    };
+    let kube = match &met {
         // Why there is no connection, the attempt tells.
         Ok(()) if world.kube().is_err() => {
             world.reconnect().await.and_then(|()| world.kube()).map_err(|e| e.to_string())
         }
         Ok(()) => world.kube().map_err(|error| error.to_string()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(chain(error)),
     };
     let promises = verify::recorded(ctx, &world.dir);
     let shown = promises.iter().filter(|promise| promise.shown);
@@ -213,6 +219,7 @@ async fn environment(session: &Session, world: &World) -> Section {
     let view = EnvironmentView {
         name,
         engine: &*world.engine,
+        elsewhere,
         kube: kube.as_deref().map_err(Clone::clone),
         endpoints: Asked::Known(endpoints),
         drift: match up::drift(ctx, name).await {

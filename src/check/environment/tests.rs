@@ -11,6 +11,7 @@ const NOW: i64 = 1_800_000_000;
 /// An environment of one node, as it is when `up` is done.
 struct Place {
     engine: FakeEngine,
+    elsewhere: Option<EngineError>,
     kube: FakeKube,
     node: String,
     reached: Result<(), String>,
@@ -58,6 +59,7 @@ fn well() -> Place {
     let seen = EndpointSeen { url: "http://demo.localhost:8080".to_owned(), broken: None };
     Place {
         engine,
+        elsewhere: None,
         kube,
         node,
         reached: Ok(()),
@@ -84,6 +86,7 @@ impl Place {
         let view = EnvironmentView {
             name: "demo",
             engine: &self.engine,
+            elsewhere: self.elsewhere.as_ref(),
             kube: self.reached.clone().map(|()| kube),
             endpoints: self.endpoints.clone(),
             drift: self.drift.clone(),
@@ -140,6 +143,12 @@ async fn nodes_that_are_gone_stopped_or_paused() {
     assert_eq!(place.told().await, waits("env.nodes ! node devstack-demo-control-plane does not run"));
     place.engine.remove_container(&place.node).await.unwrap();
     assert_eq!(place.told().await, waits("env.nodes ! the cluster of demo is gone"));
+    let made_in = "unix:///run/docker.sock".to_owned();
+    let elsewhere = Some(EngineError::Another { endpoint: "unix:///other.sock".to_owned(), made_in });
+    let place = Place { elsewhere, ..place };
+    let told = "env.nodes ! the environment's cluster is in the engine at unix:///run/docker.sock, and the one at \
+                unix:///other.sock has nothing of it";
+    assert_eq!(place.told().await, waits(told));
     place.engine.set_down(true);
     assert!(place.told().await[0].starts_with("env.nodes ? "), "an engine that does not answer is no finding");
 }
