@@ -332,12 +332,14 @@ pub fn plan(inputs: &Inputs<'_>) -> Result<Plan, GraphError> {
             ready: components.iter().flat_map(|component| component.ready.clone()).collect(),
         }),
     ));
+    // Without routes there is nothing to reach by name; names of an earlier `up` are still looked after.
+    let has_names = !inputs.profile.routes.is_empty() || inputs.before.contains_key(id::HOSTS);
     // Only kind publishes the ingress on this host.
-    if !matches!(inputs.ground, Ground::Kind(_)) {
+    if has_names && !matches!(inputs.ground, Ground::Kind(_)) {
         nodes.push(shared::reach(inputs));
         ingress_address = Some((shared::INGRESS.to_owned(), id::REACH.to_owned()));
     }
-    if let Some(file) = &inputs.hosts {
+    if let Some(file) = inputs.hosts.as_ref().filter(|_| has_names) {
         let names = inputs
             .profile
             .routes

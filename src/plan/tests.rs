@@ -54,6 +54,12 @@ fn planned_on(cluster: &str, components: &[(&str, &str)]) -> Plan {
 }
 
 #[test]
+fn nothing_is_named_where_nothing_is_routed() {
+    let plan = planned(&[("web", "provides: [ingress]\n")]);
+    assert!(plan.graph.nodes().iter().all(|node| node.id != id::HOSTS));
+}
+
+#[test]
 fn names_lead_to_the_ingress_whatever_else_has_an_address() {
     let web = ("web", "provides: [ingress]\n");
     let ingress = Some(("web/web".to_owned(), "web.ready".to_owned()));

@@ -111,6 +111,7 @@ pub fn promises(gathered: &Gathered, plan: &Plan, outputs: &BTreeMap<String, Val
         }
     }
     let entrances = match gathered.world.provider {
+        _ if gathered.profile.routes.is_empty() => Vec::new(),
         Provider::Existing | Provider::Minikube => found(gathered, outputs),
         Provider::Kind => published(gathered, outputs, address.is_some()),
     };
